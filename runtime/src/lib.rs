@@ -1,0 +1,3 @@
+//! Runs functions on this machine.
+
+pub mod worker;

@@ -1,0 +1,3 @@
+//! Worker processes and the wire to them.
+
+pub mod frame;

@@ -109,6 +109,7 @@ pub struct Parameter {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
     /// Parameters in source order.
+    #[serde(default)]
     pub parameters: Vec<Parameter>,
     /// The return type hint as written in the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,1 +1,9 @@
-//! mesh
+//! Finds where a call can run. So far one node: every call runs here.
+//!
+//! [`Dispatch`] stands between the gateway and the runtime of this node.
+
+#![forbid(unsafe_code)]
+
+mod dispatch;
+
+pub use dispatch::{Dispatch, MAX_HOPS};

@@ -137,6 +137,7 @@ pub struct Frame<'a> {
     pub body: &'a [u8],
 }
 
+#[allow(clippy::len_without_is_empty, reason = "a frame has at least its header")]
 impl Frame<'_> {
     /// Bytes it takes in the buffer.
     pub fn len(&self) -> usize {

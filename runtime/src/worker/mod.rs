@@ -1,3 +1,13 @@
 //! Worker processes and the wire to them.
 
 pub mod frame;
+pub(crate) mod node;
+pub(crate) mod process;
+pub(crate) mod python;
+
+/// `aux` of an error frame.
+pub(crate) mod code {
+    pub(crate) const INVALID_INPUT: u16 = 1002;
+    pub(crate) const FUNCTION_FAILED: u16 = 1003;
+    pub(crate) const CANCELLED: u16 = 1005;
+}

@@ -1,0 +1,57 @@
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+/// What a [`crate::Runtime`] needs to know. Libraries never read the environment: the node fills this.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Gateway threads that will call [`crate::Runtime::attach`]; each gets a channel to each instance. Default 1.
+    pub threads: usize,
+    /// Where virtual environments, Node packages and the worker script are kept. Default `.cache/fnmesh`.
+    pub cache_dir: PathBuf,
+    /// Interpreter for apps without a `.venv`. Default: `python3` on `path`.
+    pub python: Option<PathBuf>,
+    /// Node.js. Default: `node` on `path`.
+    pub node: Option<PathBuf>,
+    /// The Python worker core, `libfnmesh_python.so`.
+    pub python_extension: PathBuf,
+    /// Search path for interpreters and package installers.
+    pub path: Option<OsString>,
+    /// Environment that every worker starts with, below the app's own. Default empty.
+    pub worker_env: Vec<(OsString, OsString)>,
+    /// How long an instance may take to load its app. Default 30 s.
+    pub start_timeout: Duration,
+    /// How long a worker may take to give up a call that is past its deadline, before it is replaced;
+    /// and again as long for the other calls it has, before it is killed. Default 1 s.
+    pub grace: Duration,
+    /// The largest answer, or item of a stream, in bytes. Default 64 MiB.
+    pub max_reply_bytes: usize,
+    /// The largest request body, in bytes. Default 6 MiB.
+    pub max_body_bytes: usize,
+    /// Calls that may wait for one pool; one more is refused with 503. Default 1024.
+    pub max_queue: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            threads: 1,
+            cache_dir: PathBuf::from(".cache/fnmesh"),
+            python: None,
+            node: None,
+            python_extension: PathBuf::from("libfnmesh_python.so"),
+            path: None,
+            worker_env: Vec::new(),
+            start_timeout: Duration::from_secs(30),
+            grace: Duration::from_secs(1),
+            max_reply_bytes: 64 << 20,
+            max_body_bytes: 6 << 20,
+            max_queue: 1024,
+        }
+    }
+}
+
+impl Config {
+    /// What a worker may send as one frame: its largest answer, and the head and log lines around it.
+    pub(crate) fn max_frame_bytes(&self) -> usize {
+        self.max_reply_bytes + 64 * 1024
+    }
+}

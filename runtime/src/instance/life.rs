@@ -1,0 +1,335 @@
+//! The task that owns one instance: Starting, Ready, Draining, Gone.
+
+use std::{
+    io,
+    os::unix::net::UnixStream as StdUnixStream,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use fnmesh_invoke::{Failure, InvocationId};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::Instance;
+use crate::{
+    config::Config,
+    inspect::{self, Inspected},
+    logs,
+    pool::{Pool, plan::Event},
+    threads::Threads,
+    worker::{
+        frame::{self, BodyFormat, Decoded, Header, Kind, MAX_LOG_BYTES},
+        process::{Launch, Process},
+    },
+};
+
+/// How long a worker may take for its finalize hooks once it was told to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to read on what a dead worker left in its pipes: a grandchild may hold them open for ever.
+const PIPE_REST: Duration = Duration::from_millis(200);
+
+/// What the owner of a pool learns from its instances.
+pub(crate) enum Report {
+    /// It is loaded; this is what the language says of its functions.
+    Ready(Vec<Inspected>),
+    /// It could not be loaded.
+    StartFailed(Failure),
+    /// As [`Event`] says.
+    Changed(Event),
+}
+
+/// All that starting instances of one pool takes.
+pub(crate) struct Start {
+    pub(crate) config: Arc<Config>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) threads: Arc<Threads>,
+    pub(crate) launch: Launch,
+    /// Body of the load frame.
+    pub(crate) load: Vec<u8>,
+    pub(crate) describe: inspect::Describe,
+    /// The functions of the first instance: their order is their index.
+    pub(crate) names: OnceLock<Vec<String>>,
+}
+
+impl Start {
+    /// Calls name functions by index, so all instances must have the same in the same order.
+    fn check_names(&self, inspected: &[Inspected]) -> Result<(), Failure> {
+        let found: Vec<_> = inspected.iter().map(|it| format!("{}.{}", it.module, it.name)).collect();
+        if *self.names.get_or_init(|| found.clone()) == found {
+            return Ok(());
+        }
+        Err(Failure {
+            kind: "FunctionsChanged".to_owned(),
+            message: "an instance has other functions than the first one; do imports depend on time or state?"
+                .to_owned(),
+            stack: String::new(),
+        })
+    }
+}
+
+/// Lives the life of one instance. Ends when its process is gone.
+///
+/// `retire` resolves when it should drain and stop, with how long its calls may take.
+pub(crate) async fn live(
+    start: Arc<Start>,
+    reports: mpsc::UnboundedSender<Report>,
+    retire: impl Future<Output = Duration>,
+) {
+    tokio::pin!(retire);
+    let loaded = tokio::select! {
+        loaded = Worker::load(&start) => loaded,
+        _ = &mut retire => return,
+    };
+    // Nobody listens to reports any more once the pool is closed: that is fine with all of them.
+    let (mut worker, channels, inspected) = match loaded {
+        Ok(loaded) => loaded,
+        Err(failure) => return drop(reports.send(Report::StartFailed(failure))),
+    };
+    let (pool, pid) = (&start.pool, worker.process.pid());
+    let instance = Arc::new(Instance::new(Arc::clone(pool)));
+    pool.note_ready(pid, Arc::clone(&instance));
+    start.threads.attach(&instance, channels);
+    tracing::debug!(target: "fnmesh::runtime", app = %pool.app, language = %pool.language, pid, "instance ready");
+    let _ = reports.send(Report::Ready(inspected));
+
+    let (reason, event) = worker.serve(&start, &instance, retire, &reports).await;
+    pool.note_gone(pid);
+    instance.exited.send_replace(Some(reason));
+    if let Some(event) = event {
+        let _ = reports.send(Report::Changed(event));
+    }
+    worker.read_pipes_out().await;
+}
+
+/// A worker process and what its owner holds of it.
+struct Worker {
+    process: Process,
+    control: Control,
+    pipes: JoinSet<()>,
+}
+
+impl Worker {
+    /// Starts the process and has it load the app.
+    async fn load(start: &Start) -> Result<(Self, Vec<StdUnixStream>, Vec<Inspected>), Failure> {
+        let spawn_failure = |error: io::Error| spawn_failure(&start.launch, &error);
+        let mut process = Process::start(&start.launch).map_err(spawn_failure)?;
+        let mut pipes = JoinSet::new();
+        pipes.spawn(copy_lines(process.stdout.take(), Arc::clone(&start.pool), logs::STDOUT));
+        pipes.spawn(copy_lines(process.stderr.take(), Arc::clone(&start.pool), logs::STDERR));
+        let mut channels = std::mem::take(&mut process.channels);
+        let control = Control::new(channels.remove(0), &start.config).map_err(spawn_failure)?;
+        let mut worker = Self { process, control, pipes };
+        let limit = start.config.start_timeout;
+        let failure = match timeout(limit, worker.control.load(start)).await {
+            Ok(Ok(inspected)) => match start.check_names(&inspected) {
+                Ok(()) => return Ok((worker, channels, inspected)),
+                Err(failure) => failure,
+            },
+            Ok(Err(LoadError::Failed(failure))) => failure,
+            Ok(Err(LoadError::Lost(error))) => lost_while_loading(&mut worker.process, &error).await,
+            Err(_) => start_timeout(limit),
+        };
+        worker.process.kill();
+        worker.process.wait().await;
+        worker.read_pipes_out().await;
+        Err(failure)
+    }
+
+    /// Watches over a ready worker until its process is gone: how that came, and what it means for the pool.
+    async fn serve(
+        &mut self,
+        start: &Start,
+        instance: &Arc<Instance>,
+        retire: impl Future<Output = Duration>,
+        reports: &mpsc::UnboundedSender<Report>,
+    ) -> (String, Option<Event>) {
+        let Pool { app, language, .. } = &*start.pool;
+        let pid = self.process.pid();
+        let reason = tokio::select! {
+            reason = self.process.wait() => reason,
+            // A worker that closes its control channel is on its way out, or broken.
+            () = self.control.serve(&start.pool) => wait_or_kill(&mut self.process, start.config.grace).await,
+            () = instance.condemn.notified() => {
+                let reason = instance.condemned.get().map_or("", String::as_str);
+                tracing::warn!(target: "fnmesh::runtime", %app, %language, pid, reason, "instance replaced");
+                start.pool.note_lost();
+                let _ = reports.send(Report::Changed(Event::Condemned));
+                let _ = timeout(start.config.grace, drained(start, instance)).await;
+                self.process.kill();
+                self.process.wait().await;
+                return (format!("it was replaced, because {reason}"), None);
+            }
+            patience = retire => {
+                let until = Instant::now() + patience;
+                tokio::select! {
+                    _ = timeout_at(until, drained(start, instance)) => {}
+                    reason = self.process.wait() => return (reason, None),
+                }
+                return (self.control.stop(&mut self.process, &start.pool).await, None);
+            }
+        };
+        start.pool.note_lost();
+        tracing::warn!(target: "fnmesh::runtime", %app, %language, pid, reason, "instance lost");
+        (reason, Some(Event::Lost { called: instance.called() }))
+    }
+
+    async fn read_pipes_out(&mut self) {
+        let _ = timeout(PIPE_REST, async { while self.pipes.join_next().await.is_some() {} }).await;
+    }
+}
+
+/// Resolves when no caller waits for the instance and none can start to.
+async fn drained(start: &Start, instance: &Arc<Instance>) {
+    start.threads.detach(instance).await;
+    instance.idle().await;
+}
+
+async fn wait_or_kill(process: &mut Process, patience: Duration) -> String {
+    if let Ok(reason) = timeout(patience, process.wait()).await {
+        return reason;
+    }
+    process.kill();
+    process.wait().await
+}
+
+fn spawn_failure(launch: &Launch, error: &io::Error) -> Failure {
+    Failure {
+        kind: "SpawnError".to_owned(),
+        message: format!("cannot run {} in {}: {error}", launch.program.display(), launch.directory.display()),
+        stack: String::new(),
+    }
+}
+
+async fn lost_while_loading(process: &mut Process, error: &io::Error) -> Failure {
+    let reason = wait_or_kill(process, Duration::from_secs(1)).await;
+    Failure {
+        kind: "WorkerLost".to_owned(),
+        message: format!("{reason} while it loaded the app ({error})"),
+        stack: String::new(),
+    }
+}
+
+fn start_timeout(limit: Duration) -> Failure {
+    Failure {
+        kind: "StartTimeout".to_owned(),
+        message: format!("the app's modules were not loaded within {limit:?}; does one of them block at import?"),
+        stack: String::new(),
+    }
+}
+
+/// Why loading ended without functions.
+enum LoadError {
+    /// The app's code raised.
+    Failed(Failure),
+    /// The worker went away, or broke the protocol.
+    Lost(io::Error),
+}
+
+impl From<io::Error> for LoadError {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(error)
+    }
+}
+
+/// The node's end of channel 0.
+struct Control {
+    stream: UnixStream,
+    input: Vec<u8>,
+    max_frame_bytes: usize,
+}
+
+impl Control {
+    fn new(stream: StdUnixStream, config: &Config) -> io::Result<Self> {
+        let stream = UnixStream::from_std(stream)?;
+        Ok(Self { stream, input: Vec::new(), max_frame_bytes: config.max_frame_bytes() })
+    }
+
+    /// Loads the app, and tells the worker the parameters it could not read itself.
+    async fn load(&mut self, start: &Start) -> Result<Vec<Inspected>, LoadError> {
+        self.send(Kind::Load, &start.load).await?;
+        loop {
+            let (header, body) = self.next().await?;
+            match header.kind {
+                Kind::Log => logs::app_log(&start.pool, None::<InvocationId>, header.aux, &body),
+                Kind::Ready => {
+                    let ready: inspect::Ready = serde_json::from_slice(&body).map_err(io::Error::from)?;
+                    let (inspected, bind) = start.describe.apply(ready);
+                    if let Some(bind) = bind {
+                        self.send(Kind::Bind, &bind).await?;
+                    }
+                    return Ok(inspected);
+                }
+                Kind::Error => {
+                    return Err(LoadError::Failed(serde_json::from_slice(&body).map_err(io::Error::from)?));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Handles what the worker sends outside calls; resolves when it closes the channel.
+    async fn serve(&mut self, pool: &Pool) {
+        while let Ok((header, body)) = self.next().await {
+            if header.kind == Kind::Log {
+                logs::app_log(pool, None, header.aux, &body);
+            }
+        }
+    }
+
+    /// Lets the worker finalize, and kills it if it takes too long.
+    async fn stop(&mut self, process: &mut Process, pool: &Pool) -> String {
+        if self.send(Kind::Stop, &[]).await.is_ok() {
+            let _ = timeout(STOP_TIMEOUT, self.serve(pool)).await;
+        }
+        wait_or_kill(process, STOP_TIMEOUT).await
+    }
+
+    async fn send(&mut self, kind: Kind, body: &[u8]) -> io::Result<()> {
+        let format = if body.is_empty() { BodyFormat::None } else { BodyFormat::Json };
+        let mut out = Vec::new();
+        frame::encode(Header::new(kind, 0).format(format), &[], body, &mut out);
+        self.stream.write_all(&out).await
+    }
+
+    /// The next frame. Cancel safe: what was read stays in `input`.
+    async fn next(&mut self) -> io::Result<(Header, Vec<u8>)> {
+        loop {
+            if let Decoded::Frame(found) = frame::decode(&self.input, self.max_frame_bytes).map_err(io::Error::other)? {
+                let (header, body, length) = (found.header, found.body.to_vec(), found.len());
+                self.input.drain(..length);
+                return Ok((header, body));
+            }
+            if self.stream.read_buf(&mut self.input).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+/// Turns what a worker writes into log lines, split at newlines and at [`MAX_LOG_BYTES`].
+async fn copy_lines(pipe: Option<impl AsyncRead + Unpin>, pool: Arc<Pool>, level: u16) {
+    let Some(mut pipe) = pipe else { return };
+    let mut pending = Vec::new();
+    while pipe.read_buf(&mut pending).await.is_ok_and(|count| count > 0) {
+        let mut start = 0;
+        while let Some(end) = line_end(&pending[start..]) {
+            logs::app_log(&pool, None, level, &pending[start..start + end]);
+            start += end + usize::from(pending.get(start + end) == Some(&b'\n'));
+        }
+        pending.drain(..start);
+    }
+    if !pending.is_empty() {
+        logs::app_log(&pool, None, level, &pending);
+    }
+}
+
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    let end = memchr::memchr(b'\n', bytes);
+    end.filter(|&end| end <= MAX_LOG_BYTES).or((bytes.len() >= MAX_LOG_BYTES).then_some(MAX_LOG_BYTES))
+}

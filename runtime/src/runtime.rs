@@ -1,0 +1,333 @@
+//! Deploys apps on this machine and finds their functions.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io,
+    path::Path,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use fnmesh_invoke::{AppState, AppStatus, Error, Failure, Function, Language, nearest};
+use serde_json::json;
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    app::App,
+    catalog::{Catalog, Entry, Owned, Version},
+    config::Config,
+    deps::Dependencies,
+    inspect::{Describe, Inspected},
+    instance::life::Start,
+    local::Local,
+    pool::{Pool, supervise::supervise},
+    threads::Threads,
+    worker::{node, process::Launch, python},
+};
+
+/// How long the calls of a replaced version may take to end: as long as any call may.
+const REPLACED_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
+/// Runs apps on this machine. Clones are handles to the same runtime.
+#[derive(Clone)]
+pub struct Runtime {
+    shared: Arc<Shared>,
+}
+
+/// What calling threads share with the control thread.
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) draining: AtomicBool,
+    catalog: ArcSwap<Catalog>,
+    /// Marked at every change of the catalog.
+    changed: watch::Sender<()>,
+    threads: Arc<Threads>,
+    pools: AtomicU32,
+    tasks: TaskTracker,
+    /// Held while an app is being deployed.
+    deploying: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Runtime {
+    /// A runtime without apps.
+    pub fn new(config: Config) -> Self {
+        let threads = Arc::new(Threads::new(config.threads));
+        let shared = Shared {
+            config: Arc::new(config),
+            draining: AtomicBool::new(false),
+            catalog: ArcSwap::default(),
+            changed: watch::Sender::new(()),
+            threads,
+            pools: AtomicU32::new(0),
+            tasks: TaskTracker::new(),
+            deploying: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The invoker of calling thread `index`; call once on each, inside its `LocalSet`.
+    ///
+    /// # Panics
+    /// If `index` is not below [`Config::threads`], or was attached before.
+    pub fn attach(&self, index: usize) -> Local {
+        let inbox = self.shared.threads.inbox(index).expect("each thread attaches once, with its own index");
+        Local::new(Arc::clone(&self.shared), inbox)
+    }
+
+    /// Says that an app is going to be deployed: until then its calls wait instead of being unknown.
+    pub fn expect(&self, name: &str, directory: &Path) {
+        self.shared.update(|catalog| {
+            catalog.entry(name.to_owned()).or_insert_with(|| {
+                let directory = directory.display().to_string();
+                Arc::new(Entry { directory, state: AppState::Loading, serving: None })
+            });
+        });
+    }
+
+    /// Starts an app, or replaces the version of it that serves; resolves when all its languages have a
+    /// ready instance. Until then, and if that fails, the version before it serves on.
+    ///
+    /// Call it in the tokio runtime of a thread that lives as long as the node: workers end with it.
+    ///
+    /// # Errors
+    /// What the app's code raised while it was loaded. Calls get it too, unless an older version serves.
+    pub async fn deploy(&self, app: App, dependencies: &Dependencies) -> Result<(), Failure> {
+        let turn = Arc::clone(
+            self.shared.deploying.lock().unwrap_or_else(PoisonError::into_inner).entry(app.name.clone()).or_default(),
+        );
+        let _turn = turn.lock().await;
+        self.expect(&app.name, &app.directory);
+        match self.shared.start(&app, dependencies).await {
+            Ok(loaded) => {
+                self.shared.serve(&app, loaded);
+                Ok(())
+            }
+            Err(failure) => {
+                self.deploy_failed(&app.name, &app.directory, failure.clone());
+                Err(failure)
+            }
+        }
+    }
+
+    /// Says why an app cannot be deployed. Calls get it, unless an older version serves.
+    pub fn deploy_failed(&self, name: &str, directory: &Path, failure: Failure) {
+        self.shared.update(|catalog| {
+            let directory = directory.display().to_string();
+            let entry = Entry::failed(catalog.get(name).map(|it| &**it), directory, failure.clone());
+            catalog.insert(name.to_owned(), Arc::new(entry));
+        });
+    }
+
+    /// Stops an app; calls in flight end first.
+    pub fn remove(&self, name: &str) {
+        let mut removed = None;
+        self.shared.update(|catalog| removed = catalog.remove(name));
+        if let Some(version) = removed.and_then(|entry| entry.serving.clone()) {
+            self.shared.retire(&version, REPLACED_PATIENCE);
+        }
+    }
+
+    /// Every app, sorted by name.
+    pub fn apps(&self) -> Vec<AppStatus> {
+        self.shared.apps()
+    }
+
+    /// Takes no new calls, gives those in flight at most `patience`, and stops all workers, running
+    /// their finalize hooks.
+    pub async fn drain(&self, patience: Duration) {
+        self.shared.draining.store(true, SeqCst);
+        for entry in self.shared.catalog.load().values() {
+            if let Some(version) = &entry.serving {
+                self.shared.retire(version, patience);
+            }
+        }
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+    }
+}
+
+impl Shared {
+    /// As [`fnmesh_invoke::Invoke::resolve`].
+    pub(crate) async fn resolve(&self, app: &str, name: &str) -> Result<Arc<Function>, Error> {
+        if let Some(found) = self.find(app, name) {
+            return found;
+        }
+        let mut changed = self.changed.subscribe();
+        let loaded = async {
+            loop {
+                if let Some(found) = self.find(app, name) {
+                    return found;
+                }
+                changed.changed().await.map_err(|_| Error::Draining)?;
+            }
+        };
+        timeout(self.config.start_timeout, loaded).await.unwrap_or_else(|_| {
+            let reason = format!("app {app:?} is still starting after {:?}", self.config.start_timeout);
+            Err(Error::Throttled { reason, retry_after: Duration::from_secs(1), rate: false })
+        })
+    }
+
+    /// `None` while the app is being loaded for the first time.
+    fn find(&self, app: &str, name: &str) -> Option<Result<Arc<Function>, Error>> {
+        let catalog = self.catalog.load();
+        let Some(entry) = catalog.get(app) else {
+            return Some(Err(unknown(&catalog, app, name)));
+        };
+        match (&entry.serving, &entry.state) {
+            (Some(version), _) => Some(version.find(app, name)),
+            (None, AppState::Failed { error }) => {
+                Some(Err(Error::StartFailed { app: app.to_owned(), failure: Box::new(error.clone()) }))
+            }
+            (None, _) => None,
+        }
+    }
+
+    pub(crate) fn apps(&self) -> Vec<AppStatus> {
+        self.catalog.load().iter().map(|(name, entry)| entry.status(name)).collect()
+    }
+
+    fn update(&self, mut change: impl FnMut(&mut Catalog)) {
+        // Changes come from the control thread only, so reading and storing need not be one step.
+        let mut catalog = Catalog::clone(&self.catalog.load());
+        change(&mut catalog);
+        self.catalog.store(Arc::new(catalog));
+        self.changed.send_replace(());
+    }
+
+    /// Starts a pool for each language of the app; on failure none of them stays.
+    async fn start(&self, app: &App, dependencies: &Dependencies) -> Result<Vec<(Owned, Vec<Inspected>)>, Failure> {
+        let mut starting = Vec::new();
+        for language in app.languages() {
+            let launch = self.launch(app, dependencies, language).map_err(|error| Failure {
+                kind: "SpawnError".to_owned(),
+                message: format!("cannot prepare a {language} worker: {error}"),
+                stack: String::new(),
+            })?;
+            starting.push(self.start_pool(app, language, launch));
+        }
+        let mut loaded = Vec::new();
+        let mut failed = None;
+        for (owned, first) in starting {
+            match first.await {
+                Ok(Ok(inspected)) => loaded.push((owned, inspected)),
+                Ok(Err(failure)) => failed = Some(failure),
+                Err(_) => failed = Some(Failure { kind: "Stopped".to_owned(), ..Failure::default() }),
+            }
+        }
+        let Some(failure) = failed else { return Ok(loaded) };
+        for (owned, _) in loaded {
+            self.retire_pool(&owned, Duration::ZERO);
+        }
+        Err(failure)
+    }
+
+    fn launch(&self, app: &App, dependencies: &Dependencies, language: Language) -> io::Result<Launch> {
+        let mut env = self.config.worker_env.clone();
+        env.push(("PYTHONDONTWRITEBYTECODE".into(), "1".into()));
+        env.extend(app.env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))));
+        match language {
+            Language::Python => Ok(python::launch(&self.config, app, dependencies.interpreter(language)?, env)),
+            Language::Node => node::launch(&self.config, app, dependencies.interpreter(language)?, env),
+        }
+    }
+
+    fn start_pool(
+        &self,
+        app: &App,
+        language: Language,
+        launch: Launch,
+    ) -> (Owned, oneshot::Receiver<Result<Vec<Inspected>, Failure>>) {
+        let id = self.pools.fetch_add(1, SeqCst);
+        let concurrency = app.manifest.concurrency.get() as usize;
+        let pool = Arc::new(Pool::new(id, app.name.as_str().into(), language, concurrency, self.config.max_queue));
+        self.threads.open(&pool);
+        let start = Start {
+            config: Arc::clone(&self.config),
+            pool: Arc::clone(&pool),
+            threads: Arc::clone(&self.threads),
+            launch,
+            load: load_frame(app, language, concurrency, self.config.max_reply_bytes),
+            describe: Describe { hints: app.hints.clone() },
+            names: OnceLock::new(),
+        };
+        let (retire, retired) = watch::channel(None);
+        let (first, loaded) = oneshot::channel();
+        let want = app.manifest.instances.get() as usize;
+        self.tasks.spawn(supervise(Arc::new(start), want, retired, first));
+        (Owned { pool, retire }, loaded)
+    }
+
+    /// Swaps in the new version and lets the old one end.
+    fn serve(&self, app: &App, loaded: Vec<(Owned, Vec<Inspected>)>) {
+        let previous = self.catalog.load().get(&app.name).and_then(|entry| entry.serving.clone());
+        let version = Arc::new(Version::new(app, loaded, previous.as_deref()));
+        self.update(|catalog| {
+            let directory = app.directory.display().to_string();
+            let entry = Entry { directory, state: AppState::Ready, serving: Some(Arc::clone(&version)) };
+            catalog.insert(app.name.clone(), Arc::new(entry));
+        });
+        if let Some(previous) = previous {
+            self.retire(&previous, REPLACED_PATIENCE);
+        }
+    }
+
+    fn retire(&self, version: &Version, patience: Duration) {
+        for owned in &version.pools {
+            self.retire_pool(owned, patience);
+        }
+    }
+
+    fn retire_pool(&self, owned: &Owned, patience: Duration) {
+        self.threads.close(&owned.pool);
+        owned.retire.send_replace(Some(patience));
+    }
+}
+
+fn unknown(catalog: &Catalog, app: &str, name: &str) -> Error {
+    let function = format!("{app}/{name}");
+    let statuses: Vec<_> = catalog.iter().map(|(name, entry)| entry.status(name)).collect();
+    let ids: Vec<_> = statuses
+        .iter()
+        .flat_map(|status| &status.functions)
+        .filter(|function| function.public)
+        .map(|function| function.id.to_string())
+        .collect();
+    let nearest = nearest(&function, ids.iter().map(String::as_str));
+    Error::UnknownFunction { function, nearest }
+}
+
+/// Body of the load frame: `docs/worker-protocol.md`.
+fn load_frame(app: &App, language: Language, concurrency: usize, max_reply_bytes: usize) -> Vec<u8> {
+    let modules: Vec<_> = app
+        .modules
+        .iter()
+        .filter(|module| module.language == language)
+        .map(|module| {
+            let settings: BTreeMap<_, _> = module
+                .settings
+                .iter()
+                .map(|(name, it)| (name, json!({ "callback": it.callback, "http": it.http })))
+                .collect();
+            json!({ "name": module.name, "file": module.file, "settings": settings })
+        })
+        .collect();
+    let load = json!({
+        "protocol": 1,
+        "app": app.name,
+        "directory": app.directory,
+        "max_reply_bytes": max_reply_bytes,
+        "concurrency": concurrency,
+        "modules": modules,
+        "sources": if language == Language::Node { json!(app.sources) } else { json!({}) },
+    });
+    serde_json::to_vec(&load).expect("strings always serialize into memory")
+}

@@ -279,3 +279,6 @@ fn payload(format: BodyFormat, body: Bytes) -> Option<Payload> {
         BodyFormat::None => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,7 +100,7 @@ pub(crate) async fn live(
 
     let (reason, event) = worker.serve(&start, &instance, retire, &reports).await;
     pool.note_gone(pid);
-    instance.exited.send_replace(Some(reason));
+    instance.note_exited(reason);
     if let Some(event) = event {
         let _ = reports.send(Report::Changed(event));
     }
@@ -155,8 +155,7 @@ impl Worker {
             reason = self.process.wait() => reason,
             // A worker that closes its control channel is on its way out, or broken.
             () = self.control.serve(&start.pool) => wait_or_kill(&mut self.process, start.config.grace).await,
-            () = instance.condemn.notified() => {
-                let reason = instance.condemned.get().map_or("", String::as_str);
+            reason = instance.condemned() => {
                 tracing::warn!(target: "fnmesh::runtime", %app, %language, pid, reason, "instance replaced");
                 start.pool.note_lost();
                 let _ = reports.send(Report::Changed(Event::Condemned));

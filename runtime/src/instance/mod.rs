@@ -33,7 +33,7 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    fn new(pool: Arc<Pool>) -> Self {
+    pub(crate) fn new(pool: Arc<Pool>) -> Self {
         Self {
             pool,
             in_flight: AtomicUsize::new(0),
@@ -96,6 +96,21 @@ impl Instance {
         }
     }
 
+    /// Resolves when it was condemned, with why. Only its owner waits.
+    pub(crate) async fn condemned(&self) -> &str {
+        loop {
+            if let Some(reason) = self.condemned.get() {
+                return reason;
+            }
+            self.condemn.notified().await;
+        }
+    }
+
+    /// Its process has ended so.
+    pub(crate) fn note_exited(&self, reason: impl Into<String>) {
+        self.exited.send_replace(Some(reason.into()));
+    }
+
     /// Resolves when its process has ended, with how.
     pub(crate) async fn exited(&self) -> String {
         let mut exited = self.exited.subscribe();
@@ -110,7 +125,7 @@ impl Instance {
     }
 
     /// Resolves when no caller waits for it. Only its owner waits.
-    async fn idle(&self) {
+    pub(crate) async fn idle(&self) {
         self.retiring.store(true, SeqCst);
         while self.in_flight.load(SeqCst) > self.abandoned.load(SeqCst) {
             self.idle.notified().await;

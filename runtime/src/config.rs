@@ -5,16 +5,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 pub struct Config {
     /// Gateway threads that will call [`crate::Runtime::attach`]; each gets a channel to each instance. Default 1.
     pub threads: usize,
-    /// Where virtual environments, Node packages and the worker script are kept. Default `.cache/fnmesh`.
+    /// Where the Node worker's source is written. Default `.cache/fnmesh`.
     pub cache_dir: PathBuf,
-    /// Interpreter for apps without a `.venv`. Default: `python3` on `path`.
-    pub python: Option<PathBuf>,
-    /// Node.js. Default: `node` on `path`.
-    pub node: Option<PathBuf>,
     /// The Python worker core, `libfnmesh_python.so`.
     pub python_extension: PathBuf,
-    /// Search path for interpreters and package installers.
-    pub path: Option<OsString>,
     /// Environment that every worker starts with, below the app's own. Default empty.
     pub worker_env: Vec<(OsString, OsString)>,
     /// How long an instance may take to load its app. Default 30 s.
@@ -35,10 +29,7 @@ impl Default for Config {
         Self {
             threads: 1,
             cache_dir: PathBuf::from(".cache/fnmesh"),
-            python: None,
-            node: None,
             python_extension: PathBuf::from("libfnmesh_python.so"),
-            path: None,
             worker_env: Vec::new(),
             start_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(1),

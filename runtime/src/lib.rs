@@ -27,6 +27,7 @@ mod threads;
 #[allow(unsafe_code, reason = "a worker is prepared between fork and exec")]
 pub mod worker;
 
+pub use app::{App, AppError, Module};
 pub use config::Config;
 pub use local::Local;
 pub use runtime::Runtime;

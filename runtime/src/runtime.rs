@@ -235,8 +235,14 @@ impl Shared {
         env.push(("PYTHONDONTWRITEBYTECODE".into(), "1".into()));
         env.extend(app.env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))));
         match language {
-            Language::Python => Ok(python::launch(&self.config, app, dependencies.interpreter(language)?, env)),
-            Language::Node => node::launch(&self.config, app, dependencies.interpreter(language)?, env),
+            Language::Python => {
+                let python = dependencies.python.clone().ok_or(io::ErrorKind::NotFound)?;
+                Ok(python::launch(&self.config, app, python, env))
+            }
+            Language::Node => {
+                let node = dependencies.node.clone().ok_or(io::ErrorKind::NotFound)?;
+                node::launch(&self.config, app, node, env)
+            }
         }
     }
 

@@ -1,12 +1,41 @@
 //! How a Node.js worker is started.
 
-use std::{ffi::OsString, fs, io, path::PathBuf};
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::process::Launch;
 use crate::{app::App, config::Config};
 
-/// The worker's own source, one file. It is part of the binary and written where Node can load it.
-const WORKER: &str = include_str!("../../node-js/worker.cjs");
+macro_rules! sources {
+    ($($path:literal)*) => {
+        &[$(($path, include_str!(concat!("../../node-js/", $path)))),*]
+    };
+}
+
+/// The worker's own source: part of the binary, and written where Node can load it.
+const SOURCES: &[(&str, &str)] = sources! {
+    "worker.cjs"
+    "worker/call.cjs"
+    "worker/channel.cjs"
+    "worker/failure.cjs"
+    "worker/frame.cjs"
+    "worker/hooks.cjs"
+    "worker/http.cjs"
+    "worker/json.cjs"
+    "worker/load.cjs"
+    "worker/logs.cjs"
+    "worker/main.cjs"
+    "worker/reply.cjs"
+    "worker/serialize.cjs"
+    "worker/serve.cjs"
+    "worker/sources.cjs"
+    "worker/stream.cjs"
+    "worker/syntax.cjs"
+    "worker/target.cjs"
+};
 
 pub(crate) fn launch(
     config: &Config,
@@ -15,11 +44,11 @@ pub(crate) fn launch(
     env: Vec<(OsString, OsString)>,
 ) -> io::Result<Launch> {
     let mut args: Vec<OsString> = Vec::new();
-    if let Some(bytes) = app.manifest.memory {
+    if let Some(limit) = app.manifest.memory {
         // V8 reserves far more address space than it uses, so the heap is what can be limited.
-        args.push(format!("--max-old-space-size={}", (bytes >> 20).max(1)).into());
+        args.push(format!("--max-old-space-size={}", limit.as_u64() >> 20).into());
     }
-    args.push(worker_script(config)?.into());
+    args.push(write_worker(&config.cache_dir)?.into());
     Ok(Launch {
         program: interpreter,
         args,
@@ -31,18 +60,55 @@ pub(crate) fn launch(
     })
 }
 
-/// Writes the worker's source unless it is there. Its name is its hash, so versions do not mix.
-fn worker_script(config: &Config) -> io::Result<PathBuf> {
-    let hash = blake3::hash(WORKER.as_bytes()).to_hex();
-    let directory = std::path::absolute(&config.cache_dir)?.join("workers");
-    let path = directory.join(format!("{}.cjs", &hash[..16]));
-    if fs::read(&path).is_ok_and(|found| found == WORKER.as_bytes()) {
-        return Ok(path);
+/// Writes the worker's source unless it is there. Its directory is named by its hash, so versions do not mix.
+fn write_worker(cache_dir: &Path) -> io::Result<PathBuf> {
+    let mut hasher = blake3::Hasher::new();
+    for (path, text) in SOURCES {
+        hasher.update(path.as_bytes()).update(&[0]).update(text.as_bytes()).update(&[0]);
     }
-    fs::create_dir_all(&directory)?;
-    // Another node may write the same file: a rename makes it whole for both.
-    let partial = directory.join(format!("{}.partial-{}", &hash[..16], std::process::id()));
-    fs::write(&partial, WORKER)?;
-    fs::rename(&partial, &path)?;
-    Ok(path)
+    let hash = hasher.finalize().to_hex();
+    let workers = std::path::absolute(cache_dir)?.join("workers");
+    let directory = workers.join(&hash[..16]);
+    if !directory.exists() {
+        // Another node may write the same: a rename makes the directory whole for both.
+        let partial = workers.join(format!("{}.partial-{}", &hash[..16], std::process::id()));
+        for (path, text) in SOURCES {
+            let file = partial.join(path);
+            fs::create_dir_all(file.parent().unwrap_or(&partial))?;
+            fs::write(file, text)?;
+        }
+        let renamed = fs::rename(&partial, &directory);
+        if !directory.exists() {
+            renamed?;
+        }
+        // Left over only where the other node was first.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    Ok(directory.join("worker.cjs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_source_file_is_embedded() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("node-js");
+        let parts = fs::read_dir(root.join("worker")).unwrap();
+        let mut found: BTreeSet<_> =
+            parts.map(|entry| format!("worker/{}", entry.unwrap().file_name().to_string_lossy())).collect();
+        found.insert("worker.cjs".to_owned());
+        assert_eq!(found, SOURCES.iter().map(|(path, _)| (*path).to_owned()).collect());
+    }
+
+    #[test]
+    fn worker_is_written_once_and_whole() {
+        let cache = tempfile::tempdir().unwrap();
+        let entry = write_worker(cache.path()).unwrap();
+        assert_eq!(write_worker(cache.path()).unwrap(), entry);
+        assert_eq!(fs::read_to_string(&entry).unwrap(), SOURCES[0].1);
+        assert_eq!(fs::read_dir(cache.path().join("workers")).unwrap().count(), 1);
+    }
 }

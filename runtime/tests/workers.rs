@@ -1,0 +1,242 @@
+//! Apps in real worker processes, called the way a gateway thread calls them.
+
+use std::{
+    fs,
+    future::{Future, poll_fn},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fnmesh_invoke::{
+    AppState, Deadline, Error, Failure, Function, Invocation, InvocationId, Invoke, Payload, Reply, ReplyBody,
+};
+use fnmesh_runtime::{
+    App, Config, Local, Runtime,
+    deps::{Tools, install},
+};
+use tokio::{task::LocalSet, time::timeout};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A node without its gateway: one runtime, one calling thread, one app.
+struct Fixture {
+    runtime: Runtime,
+    local: Local,
+    directory: tempfile::TempDir,
+    tools: Tools,
+}
+
+impl Fixture {
+    fn write(&self, files: &[(&str, &str)]) {
+        for (name, text) in files {
+            fs::write(self.directory.path().join(name), text).unwrap();
+        }
+    }
+
+    async fn deploy(&self, files: &[(&str, &str)]) -> Result<(), Failure> {
+        self.write(files);
+        let app = App::read(self.directory.path(), Some("shop")).unwrap();
+        let dependencies = install(&app, &self.tools, &mut |_| {}).await.unwrap();
+        self.runtime.deploy(app, &dependencies).await
+    }
+
+    async fn function(&self, name: &str) -> Arc<Function> {
+        self.local.resolve("shop", name).await.unwrap()
+    }
+
+    async fn call(&self, name: &str, arguments: &str) -> Result<Reply, Error> {
+        self.call_within(name, arguments, PATIENCE).await
+    }
+
+    async fn call_within(&self, name: &str, arguments: &str, budget: Duration) -> Result<Reply, Error> {
+        let function = self.local.resolve("shop", name).await?;
+        let invocation = Invocation {
+            id: InvocationId::random(),
+            function,
+            payload: Payload::json(arguments.to_owned()),
+            request: None,
+            deadline: Deadline::after(Instant::now(), budget),
+            hops: 0,
+            traceparent: None,
+            idempotency_key: None,
+        };
+        self.local.call(invocation).await
+    }
+
+    async fn json(&self, name: &str, arguments: &str) -> String {
+        text(self.call(name, arguments).await.unwrap())
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.runtime.apps()[0].pools.iter().flat_map(|pool| pool.pids.clone()).collect()
+    }
+}
+
+fn text(reply: Reply) -> String {
+    let ReplyBody::Full(payload) = reply.body else { panic!("a stream") };
+    String::from_utf8(payload.body.to_vec()).unwrap()
+}
+
+fn python_extension() -> PathBuf {
+    std::env::var_os("FNMESH_PYTHON_EXTENSION").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/libfnmesh_python.so"),
+        PathBuf::from,
+    )
+}
+
+fn with_app<F: Future<Output = ()>>(test: impl FnOnce(Fixture) -> F) {
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&executor, async {
+        let cache = tempfile::tempdir().unwrap();
+        let path = std::env::var_os("PATH");
+        let config = Config {
+            cache_dir: cache.path().to_owned(),
+            python_extension: python_extension(),
+            worker_env: path.iter().map(|path| ("PATH".into(), path.clone())).collect(),
+            grace: Duration::from_millis(300),
+            ..Config::default()
+        };
+        let tools = Tools { cache_dir: cache.path().to_owned(), path, ..Tools::default() };
+        let runtime = Runtime::new(config);
+        let local = runtime.attach(0);
+        let fixture = Fixture { runtime: runtime.clone(), local, directory: tempfile::tempdir().unwrap(), tools };
+        timeout(4 * PATIENCE, test(fixture)).await.expect("the test ends in time");
+        timeout(PATIENCE, runtime.drain(Duration::ZERO)).await.expect("workers stop in time");
+    });
+}
+
+fn is_running(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let waited = timeout(PATIENCE, async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+const NODE_APP: (&str, &str) = (
+    "shop.js",
+    "exports.add = (a, b = 1) => a + b;
+     exports.die = () => process.exit(3);
+     exports.kill = () => process.kill(process.pid, 'SIGKILL');
+     exports.spin = () => { for (;;); };
+     exports.later = async (ms) => { await new Promise((done) => setTimeout(done, ms)); return 'done'; };
+     exports.count = function* (n) { for (let i = 0; i < n; i++) yield i; };
+     exports.fail = () => { throw new TypeError('no such thing'); };",
+);
+
+#[test]
+fn node_functions_are_found_and_called() {
+    with_app(async |app| {
+        app.deploy(&[NODE_APP]).await.unwrap();
+        assert_eq!(app.json("add", "[1,2]").await, "3");
+        assert_eq!(app.json("add", "{\"a\":5}").await, "6");
+        assert_eq!(app.json("shop.add", "[1]").await, "2");
+        assert_eq!(app.function("add").await.signature.to_string(), "(a, b = 1)");
+        let unknown = app.call("ad", "[]").await.unwrap_err();
+        assert!(matches!(&unknown, Error::UnknownFunction { nearest, .. } if nearest[0] == "shop/add"), "{unknown}");
+        let failed = app.call("fail", "[]").await.unwrap_err();
+        assert!(matches!(&failed, Error::FunctionFailed(it) if it.kind == "TypeError" && it.stack.contains("shop.js")), "{failed:?}");
+        let bad = app.call("add", "[").await.unwrap_err();
+        assert!(matches!(bad, Error::InvalidInput { .. }), "{bad:?}");
+    });
+}
+
+#[test]
+fn node_generator_streams() {
+    with_app(async |app| {
+        app.deploy(&[NODE_APP]).await.unwrap();
+        let ReplyBody::Stream(mut stream) = app.call("count", "[100]").await.unwrap().body else { panic!("not a stream") };
+        for expected in 0..100 {
+            let item = poll_fn(|cx| stream.as_mut().poll_next(cx)).await.unwrap().unwrap();
+            assert_eq!(item, Payload::json(expected.to_string()));
+        }
+        assert!(poll_fn(|cx| stream.as_mut().poll_next(cx)).await.is_none());
+    });
+}
+
+#[test]
+fn death_of_a_worker_fails_its_calls_only_and_a_new_one_starts() {
+    with_app(async |app| {
+        app.deploy(&[NODE_APP]).await.unwrap();
+        for (function, reason) in [("die", "exited with status 3"), ("kill", "killed by signal 9 (SIGKILL)")] {
+            let before = app.pids();
+            let error = app.call(function, "[]").await.unwrap_err();
+            assert!(matches!(&error, Error::InstanceLost { reason: it, .. } if it.contains(reason)), "{error}");
+            assert_eq!(app.json("add", "[1,2]").await, "3");
+            assert_ne!(app.pids(), before);
+        }
+        assert_eq!(app.runtime.apps()[0].pools[0].lost, 2);
+    });
+}
+
+#[test]
+fn stuck_worker_is_replaced_after_the_deadline() {
+    with_app(async |app| {
+        app.deploy(&[NODE_APP]).await.unwrap();
+        let before = app.pids();
+        let error = app.call_within("spin", "[]", Duration::from_millis(100)).await.unwrap_err();
+        assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
+        until("the stuck worker is killed", || !is_running(before[0])).await;
+        assert_eq!(app.json("add", "[1,2]").await, "3");
+    });
+}
+
+#[test]
+fn redeploy_serves_the_new_version_and_ends_the_old_calls() {
+    with_app(async |app| {
+        app.deploy(&[NODE_APP]).await.unwrap();
+        let before = app.pids();
+        let (slow, redeployed) = tokio::join!(app.json("later", "[300]"), async {
+            app.deploy(&[("shop.js", "exports.add = (a, b) => `${a}${b}`;")]).await.unwrap();
+            app.json("add", "[1,2]").await
+        });
+        assert_eq!((slow.as_str(), redeployed.as_str()), ("\"done\"", "\"12\""));
+        until("the old worker stops", || !is_running(before[0])).await;
+    });
+}
+
+#[test]
+fn version_that_cannot_start_leaves_the_last_good_one() {
+    with_app(async |app| {
+        app.deploy(&[NODE_APP]).await.unwrap();
+        let failure = app.deploy(&[("shop.js", "exports.add = (a b) => 1;")]).await.unwrap_err();
+        assert_eq!(failure.kind, "SyntaxError");
+        assert_eq!(app.json("add", "[1,2]").await, "3");
+        assert!(matches!(&app.runtime.apps()[0].state, AppState::Stale { error } if *error == failure));
+        app.deploy(&[("shop.js", "exports.add = () => 0;")]).await.unwrap();
+        assert_eq!(app.runtime.apps()[0].state, AppState::Ready);
+    });
+}
+
+#[test]
+fn app_that_cannot_start_says_why() {
+    with_app(async |app| {
+        let failure = app.deploy(&[("shop.js", "throw new RangeError('not today');")]).await.unwrap_err();
+        assert_eq!((failure.kind.as_str(), failure.message.as_str()), ("RangeError", "not today"));
+        assert!(failure.stack.contains("shop.js:1"), "{}", failure.stack);
+        let error = app.call("add", "[]").await.unwrap_err();
+        assert!(matches!(error, Error::StartFailed { .. }), "{error}");
+    });
+}
+
+#[test]
+fn drain_lets_calls_end_and_stops_every_worker() {
+    with_app(async |app| {
+        app.deploy(&[NODE_APP]).await.unwrap();
+        let pids = app.pids();
+        let (slow, ()) = tokio::join!(app.json("later", "[200]"), async {
+            let runtime = app.runtime.clone();
+            until("the call is in flight", || runtime.apps()[0].pools[0].in_flight == 1).await;
+            runtime.drain(PATIENCE).await;
+        });
+        assert_eq!(slow, "\"done\"");
+        assert!(matches!(app.call("add", "[1]").await, Err(Error::Draining)));
+        assert!(!is_running(pids[0]));
+    });
+}

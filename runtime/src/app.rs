@@ -1,0 +1,211 @@
+//! An app as its directory describes it: which modules are served, under which settings, in which version.
+
+mod dotenv;
+pub(crate) mod module;
+mod name;
+#[cfg(test)]
+mod tests;
+mod version;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use fnmesh_invoke::{Failure, Language, Signature};
+
+pub use self::module::Module;
+use crate::manifest::{self, FileError, Manifest, did_you_mean};
+
+/// One app, read from its directory. Nothing of it runs yet.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// Its name on the mesh.
+    pub name: String,
+    /// Where its code lies, canonical.
+    pub directory: PathBuf,
+    /// Hash of its files, 12 hex digits.
+    pub version: String,
+    /// What is loaded, in this order.
+    pub modules: Vec<Module>,
+    /// Its settings.
+    pub manifest: Manifest,
+    /// Environment variables for its workers, sorted: `.env` under the manifest's own.
+    pub env: Vec<(String, String)>,
+    /// TypeScript without its types, by absolute path. [`Self::read`] leaves it empty.
+    pub sources: BTreeMap<PathBuf, String>,
+    /// What TypeScript says about functions, by [`Module::file`] and name. [`Self::read`] leaves it empty.
+    pub hints: BTreeMap<String, BTreeMap<String, Signature>>,
+    /// Files that look like modules and are not served, each with the reason, for the author to see.
+    pub warnings: Vec<String>,
+}
+
+/// Why a directory is no app.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// It is not there, is no directory or cannot be read.
+    #[error("{}: {reason}", directory.display())]
+    Directory {
+        /// What was asked for.
+        directory: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// The name cannot be an app's.
+    #[error("{name:?} cannot be the name of an app: {reason}{}", suggest(suggestion.as_deref()))]
+    Name {
+        /// The name.
+        name: String,
+        /// Which rule it breaks.
+        reason: String,
+        /// A name that would do.
+        suggestion: Option<String>,
+    },
+    /// A file in it cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It has nothing to serve.
+    #[error("{}: no functions found; looked for {} at the top level{}", directory.display(), module::LOOKED_FOR, listed(left_out))]
+    Empty {
+        /// The app's directory.
+        directory: PathBuf,
+        /// Files that were left out, each with the reason.
+        left_out: Vec<String>,
+    },
+    /// It is larger than an app may be.
+    #[error("{}: more than the limit of {limit}; move data that is not code out of the app", directory.display())]
+    TooLarge {
+        /// The app's directory.
+        directory: PathBuf,
+        /// The limit, with its unit.
+        limit: String,
+    },
+}
+
+impl App {
+    /// Reads the app in `directory`. Its name is `name`, else the manifest's, else the directory's.
+    ///
+    /// Reads every file of the app: call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// When the directory cannot be read, a file in it is wrong, or there is nothing to serve.
+    pub fn read(directory: &Path, name: Option<&str>) -> Result<Self, AppError> {
+        let canonical = locate(directory)?;
+        // First: a file that changes while the rest is read then gives another version next time.
+        let version = version::hash(&canonical, &version::Bounds::default())?;
+        let manifest = Manifest::read(&canonical)?;
+        let name = match name.or(manifest.name.as_deref()) {
+            Some(name) => name::check(name)?,
+            None => name::of_directory(directory, &canonical)?,
+        };
+        let mut warnings = Vec::new();
+        let files = match &manifest.modules {
+            Some(files) => files.clone(),
+            None => module::discover(&canonical, &mut warnings)?,
+        };
+        if files.is_empty() {
+            return Err(AppError::Empty { directory: canonical, left_out: warnings });
+        }
+        let modules = modules(&canonical, &manifest, files)?;
+        let env = env(&canonical, &manifest)?;
+        let (sources, hints) = Default::default();
+        Ok(Self { name, directory: canonical, version, modules, manifest, env, sources, hints, warnings })
+    }
+
+    /// The languages of its modules.
+    pub fn languages(&self) -> BTreeSet<Language> {
+        self.modules.iter().map(|module| module.language).collect()
+    }
+
+    /// Its TypeScript files outside `node_modules`, absolute: modules and what they may import.
+    ///
+    /// # Errors
+    /// When the directory cannot be read any more.
+    pub fn typescript_files(&self) -> Result<Vec<PathBuf>, AppError> {
+        let mut files = version::files(&self.directory, &version::Bounds::default())?;
+        files.retain(|file| module::is_typescript(file));
+        Ok(files.into_iter().map(|file| self.directory.join(file)).collect())
+    }
+}
+
+impl From<AppError> for Failure {
+    fn from(error: AppError) -> Self {
+        Self { kind: "AppError".to_owned(), message: error.to_string(), stack: String::new() }
+    }
+}
+
+fn locate(directory: &Path) -> Result<PathBuf, AppError> {
+    let refuse = |reason: String| AppError::Directory { directory: directory.to_owned(), reason };
+    let canonical = fs::canonicalize(directory).map_err(|error| {
+        refuse(match error.kind() {
+            io::ErrorKind::NotFound => format!("no such directory{}", near(directory)),
+            _ => format!("cannot be read: {error}"),
+        })
+    })?;
+    if !canonical.is_dir() {
+        return Err(refuse("is a file; give the directory that contains it".to_owned()));
+    }
+    fs::read_dir(&canonical).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+    Ok(canonical)
+}
+
+/// Directories beside the one that is missing, where one looks alike.
+fn near(missing: &Path) -> String {
+    let Some(name) = missing.file_name() else { return String::new() };
+    let parent = missing.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(entries) = fs::read_dir(parent) else { return String::new() };
+    let siblings: Vec<_> = entries
+        .flatten()
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    did_you_mean(&name.to_string_lossy(), siblings.iter().map(String::as_str))
+}
+
+fn modules(directory: &Path, manifest: &Manifest, files: Vec<String>) -> Result<Vec<Module>, AppError> {
+    let refuse = |message| FileError::new(&directory.join(manifest::FILE), None, message);
+    let mut modules = Vec::<Module>::with_capacity(files.len());
+    for file in files {
+        let module = Module::new(file, manifest);
+        match modules.iter().find(|other| other.name == module.name && other.language == module.language) {
+            // Named twice.
+            Some(other) if other.file == module.file => continue,
+            Some(other) => {
+                let (name, first, second) = (&module.name, &other.file, &module.file);
+                return Err(
+                    refuse(format!("{first} and {second} are both the module {name:?}; serve one of them")).into()
+                );
+            }
+            None => modules.push(module),
+        }
+    }
+    for (module, key) in manifest.modules_with_settings() {
+        if !modules.iter().any(|known| known.name == module) {
+            let hint = did_you_mean(module, modules.iter().map(|known| known.name.as_str()));
+            return Err(refuse(format!("functions.{key:?}: there is no module {module:?}{hint}")).into());
+        }
+    }
+    Ok(modules)
+}
+
+fn env(directory: &Path, manifest: &Manifest) -> Result<Vec<(String, String)>, FileError> {
+    let file = directory.join(".env");
+    let mut env = BTreeMap::new();
+    // Some people call their virtual environment `.env`.
+    if file.is_file()
+        && let Some(text) = manifest::read_optional(&file)?
+    {
+        env = dotenv::parse(&text).map_err(|(line, message)| FileError::new(&file, Some(line), message))?;
+    }
+    env.extend(manifest.env.clone());
+    Ok(env.into_iter().collect())
+}
+
+fn suggest(name: Option<&str>) -> String {
+    name.map_or_else(String::new, |name| format!("; {name:?} would do: set name in {} or rename", manifest::FILE))
+}
+
+fn listed(left_out: &[String]) -> String {
+    if left_out.is_empty() { String::new() } else { format!(" and left out: {}", left_out.join("; ")) }
+}

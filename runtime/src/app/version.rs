@@ -1,0 +1,244 @@
+//! The content hash that names a version of an app.
+
+use std::{
+    fs,
+    io::{self, Read},
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use blake3::Hasher;
+use bytesize::ByteSize;
+
+use super::AppError;
+
+/// How large an app may be.
+pub(super) struct Bounds {
+    pub(super) entries: usize,
+    pub(super) size: ByteSize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { entries: 10_000, size: ByteSize::mib(512) }
+    }
+}
+
+/// Hash of the paths and contents of the app's [`files`], 12 hex digits.
+///
+/// Links count by what they say, unless they lead to a file in the app. A file that cannot be read counts by its
+/// name, one that vanished meanwhile (editors replace files) not at all.
+pub(super) fn hash(directory: &Path, bounds: &Bounds) -> Result<String, AppError> {
+    let mut total = Hasher::new();
+    let mut left = bounds.size.as_u64();
+    for path in files(directory, bounds)? {
+        let content = match digest(directory, &path, &mut left) {
+            Ok(Some(content)) => content,
+            Ok(None) => return Err(too_large(directory, format!("{} of files", bounds.size))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => blake3::hash(b""),
+            Err(error) => return Err(unreadable(directory, &path, &error)),
+        };
+        let path = path.as_os_str().as_bytes();
+        total.update(&(path.len() as u64).to_le_bytes()).update(path).update(content.as_bytes());
+    }
+    let mut hex = total.finalize().to_hex().to_string();
+    hex.truncate(12);
+    Ok(hex)
+}
+
+/// The app's own files and links, relative, sorted: without installed packages, caches and dot files other than
+/// `.env`. Links to directories are not followed, so that they cannot run in a circle.
+pub(super) fn files(directory: &Path, bounds: &Bounds) -> Result<Vec<PathBuf>, AppError> {
+    let mut files = Vec::new();
+    let mut directories = vec![PathBuf::new()];
+    let mut entries = 0;
+    while let Some(within) = directories.pop() {
+        let listing = match fs::read_dir(directory.join(&within)) {
+            Ok(listing) => listing,
+            Err(error) if !within.as_os_str().is_empty() && is_passing(&error) => continue,
+            Err(error) => return Err(unreadable(directory, &within, &error)),
+        };
+        for entry in listing {
+            let entry = entry.map_err(|error| unreadable(directory, &within, &error))?;
+            let path = within.join(entry.file_name());
+            let Ok(kind) = entry.file_type() else { continue };
+            if is_excluded(directory, &path, kind.is_dir()) {
+                continue;
+            }
+            entries += 1;
+            if entries > bounds.entries {
+                return Err(too_large(directory, format!("{} files and directories", bounds.entries)));
+            }
+            if kind.is_dir() {
+                directories.push(path);
+            } else if kind.is_file() || kind.is_symlink() {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn is_excluded(directory: &Path, path: &Path, is_dir: bool) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    let is_environment = || is_dir && directory.join(path).join("pyvenv.cfg").exists();
+    name == "node_modules"
+        || name == "__pycache__"
+        || name.as_bytes().starts_with(b".") && name != ".env"
+        || is_environment()
+}
+
+/// `None` when the file has more than `left` bytes, which is what the files after it may have.
+fn digest(directory: &Path, path: &Path, left: &mut u64) -> io::Result<Option<blake3::Hash>> {
+    let mut path = directory.join(path);
+    if path.is_symlink() {
+        match fs::canonicalize(&path) {
+            Ok(target) if target.starts_with(directory) && target.is_file() => path = target,
+            _ => return Ok(Some(blake3::hash(fs::read_link(&path)?.as_os_str().as_bytes()))),
+        }
+    }
+    let mut hasher = Hasher::new();
+    hasher.update_reader(fs::File::open(path)?.take(*left + 1))?;
+    let Some(rest) = left.checked_sub(hasher.count()) else { return Ok(None) };
+    *left = rest;
+    Ok(Some(hasher.finalize()))
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+}
+
+fn unreadable(directory: &Path, path: &Path, error: &io::Error) -> AppError {
+    AppError::Directory { directory: directory.join(path), reason: format!("cannot be read: {error}") }
+}
+
+fn too_large(directory: &Path, limit: String) -> AppError {
+    AppError::TooLarge { directory: directory.to_owned(), limit }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn app(files: &[(&str, &str)]) -> TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = directory.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        directory
+    }
+
+    fn hash_of(app: &TempDir) -> String {
+        hash(&app.path().canonicalize().unwrap(), &Bounds::default()).unwrap()
+    }
+
+    #[test]
+    fn equal_content_gives_equal_hash() {
+        let files = [("a.py", "x = 1"), ("lib/b.py", "y = 2")];
+        assert_eq!(hash_of(&app(&files)), hash_of(&app(&files)));
+        assert_eq!(hash_of(&app(&files)).len(), 12);
+    }
+
+    #[test]
+    fn each_change_gives_another_hash() {
+        let base = app(&[("a.py", "x = 1"), ("b.py", "")]);
+        for changed in [
+            app(&[("a.py", "x = 2"), ("b.py", "")]),
+            app(&[("a2.py", "x = 1"), ("b.py", "")]),
+            app(&[("a.py", ""), ("b.py", "x = 1")]),
+            app(&[("a.py", "x = 1")]),
+            app(&[("a.py", "x = 1"), ("b.py", ""), ("c/d.txt", "")]),
+            app(&[("a.py", "x = 1"), ("b.py", ""), (".env", "A=1")]),
+        ] {
+            assert_ne!(hash_of(&base), hash_of(&changed));
+        }
+    }
+
+    #[test]
+    fn packages_caches_and_dot_files_do_not_count() {
+        let base = app(&[("a.py", "x = 1")]);
+        let with = app(&[
+            ("a.py", "x = 1"),
+            ("node_modules/p/index.js", "1"),
+            ("lib/node_modules/p/index.js", "1"),
+            (".venv/bin/python", "1"),
+            ("env/pyvenv.cfg", "home = /usr"),
+            ("env/lib/x.py", "1"),
+            ("__pycache__/a.pyc", "1"),
+            (".git/HEAD", "1"),
+            (".cache/x", "1"),
+            (".a.py.swp", "1"),
+        ]);
+        assert_eq!(hash_of(&base), hash_of(&with));
+    }
+
+    #[test]
+    fn links_in_a_circle_end() {
+        let app = app(&[("a.py", "x = 1"), ("lib/b.py", "")]);
+        symlink("..", app.path().join("lib/up")).unwrap();
+        symlink("loop", app.path().join("loop")).unwrap();
+        assert_eq!(files(app.path(), &Bounds::default()).unwrap().len(), 4);
+        assert_eq!(hash_of(&app).len(), 12);
+    }
+
+    #[test]
+    fn link_to_a_file_of_the_app_counts_by_content() {
+        let app = app(&[("lib/a.txt", "1")]);
+        symlink("lib/a.txt", app.path().join("a.py")).unwrap();
+        let linked = hash_of(&app);
+        fs::remove_file(app.path().join("a.py")).unwrap();
+        fs::write(app.path().join("a.py"), "1").unwrap();
+        assert_eq!(linked, hash_of(&app));
+    }
+
+    #[test]
+    fn link_out_of_the_app_is_not_read() {
+        let (app, outside) = (app(&[("a.py", "")]), app(&[("secret", "1")]));
+        symlink(outside.path().join("secret"), app.path().join("data")).unwrap();
+        let before = hash_of(&app);
+        fs::write(outside.path().join("secret"), "2").unwrap();
+        assert_eq!(before, hash_of(&app));
+    }
+
+    #[test]
+    fn fifo_is_passed_over() {
+        let app = app(&[("a.py", "")]);
+        let before = hash_of(&app);
+        let made = std::process::Command::new("mkfifo").arg(app.path().join("pipe")).status().unwrap();
+        assert!(made.success());
+        assert_eq!(before, hash_of(&app));
+    }
+
+    #[test]
+    fn vanished_file_counts_as_absent() {
+        let app = app(&[("a.py", "")]);
+        let error = digest(app.path(), Path::new("gone.py"), &mut 10).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn file_count_limit_is_named() {
+        let app = app(&[("a.py", ""), ("b.py", ""), ("c/d.py", "")]);
+        let hash = |entries| hash(app.path(), &Bounds { entries, ..Bounds::default() });
+        assert!(hash(4).is_ok());
+        let error = hash(3).unwrap_err().to_string();
+        assert!(error.contains("more than the limit of 3 files and directories; move data"), "{error}");
+    }
+
+    #[test]
+    fn size_limit_is_named() {
+        let app = app(&[("a.py", &"x".repeat(1000)), ("b.py", &"y".repeat(24))]);
+        let hash = |bytes| hash(app.path(), &Bounds { size: ByteSize::b(bytes), ..Bounds::default() });
+        assert!(hash(1024).is_ok());
+        let error = hash(1023).unwrap_err().to_string();
+        assert!(error.contains("more than the limit of 1023 B of files"), "{error}");
+    }
+}

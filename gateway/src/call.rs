@@ -1,0 +1,228 @@
+//! A call over HTTP, from its path to its answer.
+
+use std::{sync::Arc, time::Instant};
+
+use fnmesh_invoke::{
+    Deadline, Error, Function, Invocation, InvocationId, Invoke, Outcome, Payload, Reply, ReplyBody, RequestHead,
+    nearest,
+};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header::ALLOW, request::Parts};
+use hyper::body::Incoming;
+
+use crate::{
+    args,
+    body::{self, Answer},
+    connection::{Busy, Connection},
+    headers::{self, Hints, TRACEPARENT, Wanted, X_INVOCATION_ID},
+    refusal::Refusal,
+    rejection::Rejection,
+    respond,
+    route::FunctionPath,
+    stream,
+    thread::Thread,
+};
+
+const METHODS: &str = "GET, HEAD, POST, OPTIONS";
+
+/// Counts one call of a function, however it ends; one that is dropped was cancelled.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    function: Arc<Function>,
+    started: Instant,
+    outcome: Outcome,
+    ended: Option<Instant>,
+}
+
+impl Meter {
+    pub(crate) fn new(function: Arc<Function>, started: Instant) -> Self {
+        Self { function, started, outcome: Outcome::Cancelled, ended: None }
+    }
+
+    /// Counts the call as ended so, and says when that was.
+    pub(crate) fn end(mut self, outcome: Outcome) -> Instant {
+        let now = Instant::now();
+        self.outcome = outcome;
+        self.ended = Some(now);
+        now
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        self.function.stats.record(self.outcome, ended - self.started);
+    }
+}
+
+/// Answers a request for a function.
+pub(crate) async fn answer<I: Invoke>(
+    thread: &Thread<I>,
+    connection: &Connection,
+    head: &Parts,
+    body: Incoming,
+    path: FunctionPath<'_>,
+    busy: Busy,
+) -> Response<Answer> {
+    let id = InvocationId::random();
+    let hints = Hints::of(&head.headers);
+    let traceparent = hints.traceparent.as_ref().map(|received| received.child(id));
+    let exchange = Exchange { thread, connection, head, id };
+    let mut response = match exchange.run(body, path, hints, busy).await {
+        Ok(response) => response,
+        Err(rejection) => respond::rejection(&rejection, Some(id)),
+    };
+    let headers = response.headers_mut();
+    headers.insert(X_INVOCATION_ID, headers::invocation_id(id));
+    if let Some(Ok(value)) = traceparent.map(|child| HeaderValue::from_str(child.as_str())) {
+        headers.insert(TRACEPARENT, value);
+    }
+    response
+}
+
+/// One request for a function.
+struct Exchange<'a, I> {
+    thread: &'a Thread<I>,
+    connection: &'a Connection,
+    head: &'a Parts,
+    id: InvocationId,
+}
+
+impl<I: Invoke> Exchange<'_, I> {
+    async fn run(
+        &self,
+        body: Incoming,
+        path: FunctionPath<'_>,
+        hints: Hints<'_>,
+        mut busy: Busy,
+    ) -> Result<Response<Answer>, Rejection> {
+        let started = Instant::now();
+        body::check_length(&body, self.thread.config())?;
+        let function = resolve(&self.thread.invoker, &path.app, &path.name).await?;
+        let takes_request = function.signature.takes_request;
+        if !takes_request {
+            if !path.rest.is_empty() {
+                return Err(unknown(&self.thread.invoker, &format!("{}/{}{}", path.app, path.name, path.rest)).into());
+            }
+            if self.head.method == Method::OPTIONS {
+                let mut response = respond::empty(StatusCode::NO_CONTENT);
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
+                return Ok(response);
+            }
+            if !matches!(self.head.method, Method::GET | Method::HEAD | Method::POST) {
+                let message = format!("functions are called by GET or POST, not {}", self.head.method);
+                return Err(Refusal::method(message, METHODS).into());
+            }
+        }
+        let meter = Meter::new(Arc::clone(&function), started);
+        let wanted = Wanted::of(hints.accept);
+        let reply = match self.invoke(function, body, path.rest, hints, started).await {
+            Ok(reply) => reply,
+            Err(rejection) => {
+                busy.ended(meter.end(rejection.outcome()));
+                return Err(rejection);
+            }
+        };
+        Ok(self.respond(reply, wanted, meter, busy).await?)
+    }
+
+    async fn invoke(
+        &self,
+        function: Arc<Function>,
+        body: Incoming,
+        rest: &str,
+        hints: Hints<'_>,
+        started: Instant,
+    ) -> Result<Reply, Rejection> {
+        let body = body::collect(body, self.connection, self.thread.config()).await?;
+        let (payload, request) = if function.signature.takes_request {
+            (Payload::bytes(body), Some(Box::new(request_head(self.head, rest))))
+        } else {
+            (args::payload(&function, self.head, &hints, body)?, None)
+        };
+        let invocation = Invocation {
+            id: self.id,
+            deadline: Deadline::after(started, function.limits.timeout),
+            function,
+            payload,
+            request,
+            hops: 0,
+            traceparent: hints.traceparent,
+            idempotency_key: hints.idempotency_key,
+        };
+        Ok(self.thread.invoker.call(invocation).await?)
+    }
+
+    async fn respond(
+        &self,
+        reply: Reply,
+        wanted: Wanted,
+        meter: Meter,
+        mut busy: Busy,
+    ) -> Result<Response<Answer>, Error> {
+        let response = match reply.body {
+            ReplyBody::Full(payload) => {
+                busy.ended(meter.end(Outcome::Ok));
+                // A function that makes its own response decides about its form as well.
+                respond::value(payload, if reply.head.is_some() { Wanted::Json } else { wanted })
+            }
+            ReplyBody::Stream(items) => match stream::answer(items, reply.head.is_some(), wanted, meter, busy).await {
+                Ok(response) => response,
+                Err((error, meter, mut busy)) => {
+                    busy.ended(meter.end((&error).into()));
+                    return Err(error);
+                }
+            },
+        };
+        match reply.head {
+            Some(head) => respond::from_function(response, &head, &self.head.method),
+            None => Ok(response),
+        }
+    }
+}
+
+/// Finds a public function. A private one is as unknown as one that is not there.
+///
+/// # Errors
+/// As [`Invoke::resolve`].
+pub(crate) async fn resolve<I: Invoke>(invoker: &I, app: &str, name: &str) -> Result<Arc<Function>, Error> {
+    match invoker.resolve(app, name).await {
+        Ok(function) if function.public => Ok(function),
+        Ok(_) | Err(Error::UnknownFunction { .. }) => Err(unknown(invoker, &format!("{app}/{name}"))),
+        Err(error) => Err(error),
+    }
+}
+
+/// The error for `function`, with the public names that look like it.
+pub(crate) fn unknown<I: Invoke>(invoker: &I, function: &str) -> Error {
+    let public: Vec<String> = (invoker.apps().iter())
+        .flat_map(|app| app.functions.iter())
+        .filter(|function| function.public)
+        .map(|function| function.id.to_string())
+        .collect();
+    Error::UnknownFunction {
+        nearest: nearest(function, public.iter().map(String::as_str)),
+        function: function.to_owned(),
+    }
+}
+
+fn request_head(head: &Parts, rest: &str) -> RequestHead {
+    let host = || head.headers.get(http::header::HOST).map(|value| text(value.as_bytes()));
+    let authority = head.uri.authority().map(|authority| authority.as_str().to_owned()).or_else(host);
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    RequestHead {
+        method: head.method.as_str().to_owned(),
+        url: format!("http://{}{target}", authority.unwrap_or_default()),
+        path: rest.to_owned(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        headers: header_pairs(&head.headers),
+    }
+}
+
+fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
+    headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes()))).collect()
+}
+
+/// Header bytes that are not UTF-8 are Latin-1, as they were before RFC 7230.
+fn text(bytes: &[u8]) -> String {
+    std::str::from_utf8(bytes).map_or_else(|_| bytes.iter().copied().map(char::from).collect(), str::to_owned)
+}

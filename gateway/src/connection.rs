@@ -1,0 +1,201 @@
+//! One connection: what its parts know of each other, and its time limits.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::HttpService,
+};
+use tokio::time::{Sleep, sleep_until};
+
+use crate::{Config, body::Answer, executor::LocalExecutor, hub::Hub, io::Io, refusal::Refusal};
+
+/// How long a connection may take to say goodbye: the client to read our last answer, and streams
+/// of an idle HTTP/2 connection to end.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What the transport, the service and the time limits of one connection share.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Why nothing more can be read, once that is so.
+    pub(crate) refused: RefCell<Option<Refusal>>,
+    /// Since when a part of a request head waits for the rest.
+    pub(crate) head_since: Cell<Option<Instant>>,
+    /// Set when that took too long.
+    pub(crate) head_late: Cell<bool>,
+    /// Since when the client takes nothing of what we write.
+    pub(crate) write_blocked: Cell<Option<Instant>>,
+    /// Since when we wait for the client to close.
+    pub(crate) farewell: Cell<Option<Instant>>,
+    /// Requests that are not answered in full.
+    busy: Cell<u32>,
+    /// When the last answer ended, or the connection began.
+    quiet_since: Cell<Instant>,
+    served: Cell<bool>,
+}
+
+/// What to do when a time limit is reached.
+enum Expiry {
+    /// Answer 408.
+    LateHead,
+    /// Close as soon as nothing is in flight.
+    Idle,
+    /// Close at once.
+    Stuck,
+}
+
+impl Connection {
+    pub(crate) fn new() -> Self {
+        Self {
+            refused: RefCell::default(),
+            head_since: Cell::default(),
+            head_late: Cell::default(),
+            write_blocked: Cell::default(),
+            farewell: Cell::default(),
+            busy: Cell::default(),
+            quiet_since: Cell::new(Instant::now()),
+            served: Cell::default(),
+        }
+    }
+
+    fn next_expiry(&self, config: &Config) -> Option<(Instant, Expiry)> {
+        if let Some(since) = self.write_blocked.get() {
+            return Some((since + config.write_timeout, Expiry::Stuck));
+        }
+        if let Some(since) = self.farewell.get() {
+            return Some((since + FAREWELL, Expiry::Stuck));
+        }
+        if self.busy.get() > 0 {
+            return None;
+        }
+        let quiet = self.quiet_since.get();
+        Some(match self.head_since.get() {
+            // A head that came behind another request waits for that one.
+            Some(since) if self.head_late.get() => (since, Expiry::Stuck),
+            Some(since) => (since.max(quiet) + config.header_timeout, Expiry::LateHead),
+            None if self.served.get() => (quiet + config.idle_timeout, Expiry::Idle),
+            None => (quiet + config.header_timeout, Expiry::Idle),
+        })
+    }
+}
+
+/// Marks a connection as busy with one request until the end of its answer.
+#[derive(Debug)]
+pub(crate) struct Busy {
+    connection: Rc<Connection>,
+    ended: Option<Instant>,
+}
+
+impl Busy {
+    pub(crate) fn new(connection: Rc<Connection>) -> Self {
+        connection.busy.set(connection.busy.get() + 1);
+        Self { connection, ended: None }
+    }
+
+    /// Says when the answer ended, to save a look at the clock.
+    pub(crate) fn ended(&mut self, now: Instant) {
+        self.ended = Some(now);
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let connection = &self.connection;
+        connection.busy.set(connection.busy.get() - 1);
+        connection.served.set(true);
+        connection.quiet_since.set(self.ended.unwrap_or_else(Instant::now));
+    }
+}
+
+/// hyper's connection futures.
+pub(crate) trait Protocol: Future<Output = hyper::Result<()>> {
+    /// Answers what is in flight and ends.
+    fn graceful_shutdown(self: Pin<&mut Self>);
+}
+
+impl<S> Protocol for http1::Connection<Io, S>
+where
+    S: HttpService<Incoming, ResBody = Answer>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        Self::graceful_shutdown(self);
+    }
+}
+
+impl<S> Protocol for http2::Connection<Io, S, LocalExecutor>
+where
+    S: HttpService<Incoming, ResBody = Answer>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: 'static,
+{
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        Self::graceful_shutdown(self);
+    }
+}
+
+/// Drives a connection to its end, within its time limits.
+pub(crate) async fn run(protocol: impl Protocol, connection: &Connection, hub: &Hub, config: &Config) {
+    let mut protocol = pin!(protocol);
+    let mut timer = pin!(sleep_until((Instant::now() + config.header_timeout).into()));
+    let mut seat = hub.seat();
+    let mut closing = false;
+    poll_fn(|cx| {
+        seat.occupy(cx);
+        loop {
+            // Before a shutdown too: a request that has arrived is still served.
+            if let Poll::Ready(ended) = protocol.as_mut().poll(cx) {
+                if let Err(error) = ended {
+                    tracing::debug!(target: "fnmesh::gateway", %error, "connection broke off");
+                }
+                return Poll::Ready(());
+            }
+            if hub.is_draining() && !closing {
+                closing = true;
+                protocol.as_mut().graceful_shutdown();
+                continue;
+            }
+            match poll_expiry(connection, config, timer.as_mut(), cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Expiry::LateHead) => connection.head_late.set(true),
+                Poll::Ready(Expiry::Idle) if !closing => {
+                    closing = true;
+                    connection.farewell.set(Some(Instant::now()));
+                    protocol.as_mut().graceful_shutdown();
+                }
+                Poll::Ready(Expiry::Idle | Expiry::Stuck) => return Poll::Ready(()),
+            }
+        }
+    })
+    .await;
+}
+
+fn poll_expiry(
+    connection: &Connection,
+    config: &Config,
+    mut timer: Pin<&mut Sleep>,
+    cx: &mut Context<'_>,
+) -> Poll<Expiry> {
+    loop {
+        let Some((at, expiry)) = connection.next_expiry(config) else { return Poll::Pending };
+        // A timer that is set too early stays so: it is cheaper to let it fire for nothing than to
+        // set it for each request.
+        if at < timer.deadline().into_std() || timer.is_elapsed() {
+            timer.as_mut().reset(at.into());
+        }
+        if timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        if timer.deadline().into_std() == at {
+            return Poll::Ready(expiry);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The node's own answers: `/`, `/{app}` and `/_/...`.
+
+use std::sync::Arc;
+
+use fnmesh_invoke::{AppState, AppStatus, Error, Function, Invoke};
+use http::{Response, StatusCode, request::Parts};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{body::Answer, call::unknown, metrics, refusal::Refusal, respond, service::read, thread::Thread};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Facts of the node that the gateway does not know.
+pub trait Control: Send + Sync + 'static {
+    /// Members that `/_/health` has in addition; an object.
+    fn health(&self) -> Value;
+
+    /// Appends metrics in the Prometheus text format to `/_/metrics`.
+    fn metrics(&self, out: &mut String);
+}
+
+/// Answers `/_/{path}`.
+pub(crate) fn answer<I: Invoke>(thread: &Thread<I>, head: &Parts, path: &str) -> Response<Answer> {
+    match path {
+        "health" => read(head, || health(thread)),
+        "ready" => read(head, || ready(thread)),
+        "metrics" => read(head, || respond::full(metrics::CONTENT_TYPE, metrics::write(thread))),
+        "apps" => read(head, || respond::json(&thread.invoker.apps())),
+        _ => match path.strip_prefix("apps/") {
+            Some(name) => read(head, || app(thread, name)),
+            None => {
+                let message = format!("there is no /_/{path}; there are health, ready, metrics, apps and apps/NAME");
+                respond::rejection(&Refusal::not_found(message).into(), None)
+            }
+        },
+    }
+}
+
+/// `GET /`: where the functions are.
+pub(crate) fn greeting<I: Invoke>(thread: &Thread<I>) -> Response<Answer> {
+    let apps: Vec<Value> = (thread.invoker.apps().iter())
+        .map(|app| {
+            let urls: Vec<_> = public(app).map(|function| format!("/{}", function.id)).collect();
+            json!({ "name": app.name, "url": format!("/{}", app.name), "functions": urls })
+        })
+        .collect();
+    respond::json(&json!({ "fnmesh": VERSION, "apps": apps, "health": "/_/health" }))
+}
+
+/// `GET /{app}`: its public functions with their signatures.
+pub(crate) fn functions<I: Invoke>(thread: &Thread<I>, name: &str) -> Response<Answer> {
+    #[derive(Serialize)]
+    struct Described<'a> {
+        url: String,
+        signature: String,
+        #[serde(flatten)]
+        function: &'a Function,
+    }
+    let apps = thread.invoker.apps();
+    let Some(app) = apps.iter().find(|app| app.name == name) else { return unknown_app(thread, name) };
+    if let AppState::Failed { error } = &app.state {
+        let error = Error::StartFailed { app: name.to_owned(), failure: Box::new(error.clone()) };
+        return respond::rejection(&error.into(), None);
+    }
+    let functions: Vec<_> = public(app)
+        .map(|function| Described {
+            url: format!("/{}", function.id),
+            signature: function.signature.to_string(),
+            function,
+        })
+        .collect();
+    respond::json(&functions)
+}
+
+fn app<I: Invoke>(thread: &Thread<I>, name: &str) -> Response<Answer> {
+    match thread.invoker.apps().iter().find(|app| app.name == name) {
+        Some(app) => respond::json(app),
+        None => unknown_app(thread, name),
+    }
+}
+
+fn unknown_app<I: Invoke>(thread: &Thread<I>, name: &str) -> Response<Answer> {
+    respond::rejection(&unknown(&thread.invoker, name).into(), None)
+}
+
+fn public(app: &AppStatus) -> impl Iterator<Item = &Function> {
+    app.functions.iter().map(Arc::as_ref).filter(|function| function.public)
+}
+
+fn health<I: Invoke>(thread: &Thread<I>) -> Response<Answer> {
+    #[derive(Serialize)]
+    struct App<'a> {
+        name: &'a str,
+        version: &'a str,
+        #[serde(flatten)]
+        state: &'a AppState,
+    }
+    let apps = thread.invoker.apps();
+    let apps: Vec<_> =
+        apps.iter().map(|app| App { name: &app.name, version: &app.version, state: &app.state }).collect();
+    let mut health = json!({
+        "status": if thread.is_draining() { "draining" } else { "ok" },
+        "version": VERSION,
+        "uptime_s": thread.shared.started.elapsed().as_secs(),
+        "apps": apps,
+    });
+    if let (Value::Object(health), Value::Object(more)) = (&mut health, thread.shared.control.health()) {
+        health.extend(more);
+    }
+    respond::json(&health)
+}
+
+fn ready<I: Invoke>(thread: &Thread<I>) -> Response<Answer> {
+    let Some(reason) = why_not_ready(thread) else { return respond::json(&json!({ "ready": true })) };
+    let mut response = respond::json(&json!({ "ready": false, "reason": reason }));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
+}
+
+fn why_not_ready<I: Invoke>(thread: &Thread<I>) -> Option<String> {
+    if thread.is_draining() {
+        return Some("the node is draining".to_owned());
+    }
+    thread.invoker.apps().iter().find_map(|app| match &app.state {
+        AppState::Ready | AppState::Stale { .. } => None,
+        AppState::Loading => Some(format!("app {:?} is loading", app.name)),
+        AppState::Failed { error } => Some(format!("app {:?} cannot start: {error}", app.name)),
+    })
+}

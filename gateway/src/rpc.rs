@@ -1,0 +1,184 @@
+//! `POST /rpc`: JSON-RPC 2.0, <https://www.jsonrpc.org/specification>.
+//!
+//! A method is `app/function`. The members of a batch run side by side.
+
+mod request;
+mod result;
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+    time::Instant,
+};
+
+use bytes::Bytes;
+use fnmesh_invoke::{Deadline, Error, Invocation, InvocationId, Invoke, Outcome, Payload};
+use http::{HeaderValue, Method, Response, StatusCode, header::ALLOW, request::Parts};
+use hyper::body::Incoming;
+use serde_json::value::RawValue;
+
+use crate::{
+    args,
+    body::{self, Answer},
+    call::{Meter, resolve},
+    connection::Connection,
+    headers::{self, Hints, X_INVOCATION_ID},
+    refusal::Refusal,
+    respond,
+    thread::Thread,
+};
+use request::{Call, Fault};
+
+const METHODS: &str = "POST, OPTIONS";
+const MAX_BATCH: usize = 100;
+
+/// Answers a request to `/rpc`.
+pub(crate) async fn answer<I: Invoke>(
+    thread: &Thread<I>,
+    connection: &Connection,
+    head: &Parts,
+    body: Incoming,
+) -> Response<Answer> {
+    if head.method == Method::OPTIONS {
+        let mut response = respond::empty(StatusCode::NO_CONTENT);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
+        return response;
+    }
+    if head.method != Method::POST {
+        let refusal = Refusal::method(format!("/rpc takes POST, not {}", head.method), METHODS);
+        return respond::rejection(&refusal.into(), None);
+    }
+    match body::read(body, connection, thread.config()).await {
+        Ok(body) => run(thread, &Hints::of(&head.headers), &body).await,
+        Err(refusal) => respond::rejection(&refusal.into(), None),
+    }
+}
+
+async fn run<I: Invoke>(thread: &Thread<I>, hints: &Hints<'_>, body: &Bytes) -> Response<Answer> {
+    let members = match members(body) {
+        Ok(Members::Batch(members)) => members,
+        Ok(Members::Single(member)) => {
+            let id = InvocationId::random();
+            let mut response = whole(member_answer(thread, hints, body, member, id).await);
+            response.headers_mut().insert(X_INVOCATION_ID, headers::invocation_id(id));
+            return response;
+        }
+        Err(fault) => return whole(Some(result::fault(None, &fault))),
+    };
+    let calls = members.into_iter().map(|member| {
+        let call = member_answer(thread, hints, body, member, InvocationId::random());
+        Box::pin(call) as Pin<Box<dyn Future<Output = Option<Vec<u8>>> + '_>>
+    });
+    let answers: Vec<_> = join(calls.collect()).await.into_iter().flatten().collect();
+    if answers.is_empty() {
+        return whole(None);
+    }
+    let mut batch = vec![b'['];
+    batch.extend_from_slice(&answers.join(&b','));
+    batch.push(b']');
+    whole(Some(batch))
+}
+
+fn whole(json: Option<Vec<u8>>) -> Response<Answer> {
+    json.map_or_else(|| respond::empty(StatusCode::NO_CONTENT), |json| respond::full(respond::JSON, json))
+}
+
+/// What a body holds, not looked into.
+#[derive(Debug)]
+enum Members<'a> {
+    Single(&'a RawValue),
+    Batch(Vec<&'a RawValue>),
+}
+
+fn members(body: &[u8]) -> Result<Members<'_>, Fault> {
+    let text = match args::check_utf8(body, "JSON") {
+        Ok(()) => std::str::from_utf8(body).map_err(|error| Fault::parse(error.to_string()))?,
+        Err(error) => return Err(Fault::parse(error.message())),
+    };
+    let value: &RawValue = serde_json::from_str(text).map_err(|error| Fault::parse(error.to_string()))?;
+    if !value.get().starts_with('[') {
+        return Ok(Members::Single(value));
+    }
+    let members: Vec<&RawValue> = serde_json::from_str(value.get()).map_err(|error| Fault::parse(error.to_string()))?;
+    match members.len() {
+        0 => Err(Fault::invalid("the batch is empty")),
+        1..=MAX_BATCH => Ok(Members::Batch(members)),
+        count => Err(Fault::invalid(format!("the batch has {count} members; the limit is {MAX_BATCH}"))),
+    }
+}
+
+/// The answer to one request; `None` to a notification.
+async fn member_answer<I: Invoke>(
+    thread: &Thread<I>,
+    hints: &Hints<'_>,
+    body: &Bytes,
+    member: &RawValue,
+    id: InvocationId,
+) -> Option<Vec<u8>> {
+    let call = match Call::read(member) {
+        Ok(call) => call,
+        Err((id, fault)) => return Some(result::fault(id, &fault)),
+    };
+    let outcome = execute(thread, hints, body, &call, id).await;
+    let answer_to = call.id?;
+    Some(match outcome {
+        Ok(json) => result::value(answer_to, &json),
+        Err(error) => result::error(answer_to, &error, id),
+    })
+}
+
+async fn execute<I: Invoke>(
+    thread: &Thread<I>,
+    hints: &Hints<'_>,
+    body: &Bytes,
+    call: &Call<'_>,
+    id: InvocationId,
+) -> Result<Bytes, Error> {
+    let started = Instant::now();
+    let Some((app, name)) = call.method.split_once('/').filter(|(app, _)| !app.is_empty()) else {
+        return Err(Error::UnknownFunction { function: call.method.to_string(), nearest: Vec::new() });
+    };
+    let function = resolve(&thread.invoker, app, name).await?;
+    let meter = Meter::new(Arc::clone(&function), started);
+    let invoked = async {
+        if function.signature.takes_request {
+            let message = format!("{} takes an HTTP request; call it at /{}", function.id, function.id);
+            return Err(Error::invalid(message));
+        }
+        // A part of the request body, not a copy of it.
+        let params = call.params.map_or_else(Bytes::new, |params| body.slice_ref(params.get().as_bytes()));
+        let invocation = Invocation {
+            id,
+            deadline: Deadline::after(started, function.limits.timeout),
+            function: Arc::clone(&function),
+            payload: Payload::json(params),
+            request: None,
+            hops: 0,
+            traceparent: hints.traceparent.clone(),
+            idempotency_key: hints.idempotency_key.clone(),
+        };
+        result::collect(thread.invoker.call(invocation).await?, &function).await
+    };
+    let outcome = invoked.await;
+    meter.end(outcome.as_ref().err().map_or(Outcome::Ok, Into::into));
+    outcome
+}
+
+/// Runs futures side by side, in one task so that dropping it drops them.
+async fn join<T>(mut futures: Vec<Pin<Box<dyn Future<Output = T> + '_>>>) -> Vec<T> {
+    let mut results: Vec<Option<T>> = futures.iter().map(|_| None).collect();
+    poll_fn(|cx| {
+        let mut pending = false;
+        for (future, result) in futures.iter_mut().zip(&mut results).filter(|(_, result)| result.is_none()) {
+            match future.as_mut().poll(cx) {
+                Poll::Ready(value) => *result = Some(value),
+                Poll::Pending => pending = true,
+            }
+        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    results.into_iter().flatten().collect()
+}

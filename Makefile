@@ -8,7 +8,7 @@ SHELL := bash
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 LISTEN ?= 127.0.0.1:8080
-APPS ?= $(patsubst %/,%,$(wildcard examples/*/))
+APPS ?= examples
 BENCH ?=
 FUZZ_SECONDS ?= 60
 

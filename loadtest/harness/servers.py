@@ -75,7 +75,7 @@ def binary() -> Path:
 
 
 @contextlib.contextmanager
-def fnmesh(directories: Sequence[Path | str], until: str = "ready", quiet: bool = False) -> Iterator[Server]:
+def fnmesh(directories: Sequence[Path | str], until: str = "settled", quiet: bool = False) -> Iterator[Server]:
     """A node that serves these directories, once it has reported the event `until`."""
     command = [binary(), "serve", "--json", "--listen", "127.0.0.1:0", *directories]
     spawned = time.perf_counter()
@@ -100,7 +100,7 @@ def fnmesh(directories: Sequence[Path | str], until: str = "ready", quiet: bool 
                 raise SystemExit(f"fnmesh ended with status {process.wait()} before it was {until}")
             event = json.loads(line)
             server.events.setdefault(event["event"], moment - spawned)
-            server.address = event.get("address", server.address)
+            server.address = event.get("url", server.url("")).split("://")[1]
         yield server
     finally:
         stop(process)

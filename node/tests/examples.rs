@@ -196,7 +196,7 @@ struct Node {
 }
 
 impl Node {
-    /// Starts the binary with every example and waits until all of them are ready.
+    /// Starts the binary with every example and waits until each is loaded or has failed.
     async fn start(examples: &[Example]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_fnmesh"))
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--cache"])
@@ -210,8 +210,9 @@ impl Node {
         let events = BufReader::new(process.stdout.take().expect("stdout is piped")).lines();
         let mut node = Self { process, events, address: String::new() };
         let listening = node.event("listening").await;
-        node.address = listening["address"].as_str().unwrap_or_else(|| panic!("no address: {listening}")).to_owned();
-        node.event("ready").await;
+        let address = listening["url"].as_str().and_then(|url| url.strip_prefix("http://"));
+        node.address = address.unwrap_or_else(|| panic!("no url: {listening}")).to_owned();
+        node.event("settled").await;
         node
     }
 
@@ -230,8 +231,8 @@ impl Node {
         });
         match found.await {
             Ok(Some(event)) => event,
-            Ok(None) => panic!("the node ended before it was {name}; its events:\n{seen}"),
-            Err(_) => panic!("the node was not {name} within {START_TIMEOUT:?}; its events:\n{seen}"),
+            Ok(None) => panic!("the node ended before the event {name:?}; its events:\n{seen}"),
+            Err(_) => panic!("no event {name:?} within {START_TIMEOUT:?}; the node's events:\n{seen}"),
         }
     }
 

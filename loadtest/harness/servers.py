@@ -100,7 +100,8 @@ def fnmesh(directories: Sequence[Path | str], until: str = "settled", quiet: boo
                 raise SystemExit(f"fnmesh ended with status {process.wait()} before it was {until}")
             event = json.loads(line)
             server.events.setdefault(event["event"], moment - spawned)
-            server.address = event.get("url", server.url("")).split("://")[1]
+            if "url" in event:
+                server.address = event["url"].removeprefix("http://")
         yield server
     finally:
         stop(process)

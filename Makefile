@@ -1,0 +1,74 @@
+# `make run` and `make test` do all their set-up. `make` alone lists what there is.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Each command is one line of work; cargo uses the cores.
+.NOTPARALLEL:
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+LISTEN ?= 127.0.0.1:8080
+APPS ?= examples
+BENCH ?=
+FUZZ_SECONDS ?= 60
+
+ifdef CI
+# Nothing is built twice there: incremental data would only cost time and disk.
+export CARGO_INCREMENTAL := 0
+endif
+
+.PHONY: help run dev release setup check test test-rust test-python test-node test-scripts bench fuzz clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+run: release ## build, and serve the examples on LISTEN (or the directories in APPS)
+	@exec $(TARGET)/release/fnmesh serve --listen $(LISTEN) $(APPS)
+
+dev: release ## the same with hot reload
+	@exec $(TARGET)/release/fnmesh dev --listen $(LISTEN) $(APPS)
+
+release:
+	@scripts/setup run
+	@cargo build --release -p fnmesh -p fnmesh-python
+
+setup: ## install what `make test` needs
+	@scripts/setup test
+
+check: setup ## format, lints, documentation
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
+
+test: check test-rust test-python test-node test-scripts ## everything, unattended
+
+# The extension is loaded by an interpreter and linked into no test: cargo does not build it for the tests by itself.
+test-rust test-python: export FNMESH_PYTHON_EXTENSION := $(TARGET)/debug/libfnmesh_python.so
+
+test-rust: setup
+	cargo build -p fnmesh-python
+	cargo nextest run --workspace
+
+test-python: setup
+	cargo build -p fnmesh-python
+	python3 -m unittest discover -s runtime/python/tests
+
+test-node: setup
+	@# Without an argument: newer versions of node take no directory.
+	cd runtime/node-js && node --test
+
+test-scripts: setup
+	scripts/check
+
+bench: ## compare with nginx, write loadtest/RESULTS.md (options in BENCH)
+	@scripts/setup bench
+	cargo build --release -p fnmesh -p fnmesh-python
+	loadtest/bench --write $(BENCH)
+
+fuzz: ## fuzz the frame codec for FUZZ_SECONDS
+	@scripts/setup fuzz
+	scripts/fuzz frame $(FUZZ_SECONDS)
+
+clean: ## remove all that was built
+	cargo clean
+	rm -rf fuzz/target

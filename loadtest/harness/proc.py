@@ -1,0 +1,72 @@
+"""CPU time and memory of processes and their descendants, from /proc."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICK = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One line of /proc/PID/stat, as far as it is used here."""
+
+    pid: int
+    parent: int
+    cpu_seconds: float
+    rss_bytes: int
+
+
+def parse_stat(text: str) -> Process:
+    """Reads a stat line. The name in parentheses may hold anything, so fields count from the last one."""
+    pid, rest = text.split(" ", 1)
+    fields = rest[rest.rindex(")") + 2 :].split()
+    # proc(5), counted from field 3: ppid 4, utime 14, stime 15, cutime 16, cstime 17, rss 24.
+    # Children that ended and were waited for are in the parent's cutime and cstime.
+    ticks = sum(int(field) for field in fields[11:15])
+    return Process(int(pid), int(fields[1]), ticks / _TICK, int(fields[21]) * _PAGE)
+
+
+def tree(root: int) -> list[Process]:
+    """The process and all that descend from it, right now."""
+    processes = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                process = parse_stat((entry / "stat").read_text())
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            processes[process.pid] = process
+    members = {root}
+    grown = True
+    while grown:
+        found = {p.pid for p in processes.values() if p.parent in members} - members
+        members |= found
+        grown = bool(found)
+    return [processes[pid] for pid in members if pid in processes]
+
+
+def cpu_seconds(root: int) -> float:
+    """CPU time the tree has used so far."""
+    return sum(process.cpu_seconds for process in tree(root))
+
+
+def rss_bytes(root: int) -> int:
+    """Resident memory of the tree; pages that its processes share count once for each."""
+    return sum(process.rss_bytes for process in tree(root))
+
+
+def own_rss_bytes(pid: int) -> int:
+    """Resident memory of this process alone."""
+    return parse_stat(Path(f"/proc/{pid}/stat").read_text()).rss_bytes
+
+
+def machine_busy_seconds() -> float:
+    """CPU time all cores have spent on anything so far."""
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = (
+        int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    )
+    return (user + nice + system + irq + softirq) / _TICK

@@ -29,27 +29,17 @@ pub(crate) fn all() -> Vec<(OsString, OsString)> {
     env::vars_os().collect()
 }
 
-/// The Python extension: the one that was asked for, else the first that is there.
-pub(crate) fn python_extension(asked: Option<PathBuf>) -> Extension {
-    let candidates = match asked {
+/// Where the Python extension may be, best first: where the user says, else near the executable.
+pub(crate) fn python_extensions(asked: Option<PathBuf>) -> Vec<PathBuf> {
+    match asked {
         Some(path) => vec![path],
         None => env::current_exe().map(|executable| beside(&executable)).unwrap_or_default(),
-    };
-    Extension { found: candidates.iter().find(|path| path.is_file()).cloned(), looked_at: candidates }
+    }
 }
 
 fn beside(executable: &Path) -> Vec<PathBuf> {
     let directory = executable.parent().unwrap_or(Path::new("."));
     vec![directory.join(EXTENSION), directory.join("../lib/fnmesh").join(EXTENSION)]
-}
-
-/// Where the Python extension is, or was looked for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Extension {
-    /// The file, if there is one.
-    pub(crate) found: Option<PathBuf>,
-    /// Every place that was tried, in order.
-    pub(crate) looked_at: Vec<PathBuf>,
 }
 
 #[cfg(test)]
@@ -65,9 +55,12 @@ mod tests {
     }
 
     #[test]
-    fn missing_extension_names_every_place() {
-        let extension = python_extension(Some(PathBuf::from("/nonexistent/x.so")));
-        assert_eq!((extension.found, extension.looked_at), (None, vec![PathBuf::from("/nonexistent/x.so")]));
-        assert_eq!(beside(Path::new("/usr/bin/fnmesh"))[1], Path::new("/usr/bin/../lib/fnmesh/libfnmesh_python.so"));
+    fn extension_is_looked_for_near_the_executable() {
+        assert_eq!(python_extensions(Some(PathBuf::from("/x.so"))), [Path::new("/x.so")]);
+        let places = beside(Path::new("/usr/bin/fnmesh"));
+        assert_eq!(
+            places,
+            ["/usr/bin/libfnmesh_python.so", "/usr/bin/../lib/fnmesh/libfnmesh_python.so"].map(Path::new)
+        );
     }
 }

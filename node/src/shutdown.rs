@@ -1,6 +1,6 @@
 //! How a node is told to stop.
 
-use std::io;
+use std::{convert::Infallible, io};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -57,7 +57,7 @@ impl Signals {
     }
 
     /// Turns signals into phases; never returns.
-    pub(crate) async fn forward(mut self, switch: Switch) {
+    pub(crate) async fn forward(mut self, switch: Switch) -> Infallible {
         let mut next = Phase::Drain;
         loop {
             tokio::select! {

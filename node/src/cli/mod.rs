@@ -17,6 +17,8 @@ use clap::{Parser as _, error::ErrorKind};
 
 use options::{Cli, Command};
 
+use crate::terminal::ERROR;
+
 /// Success.
 const OK: u8 = 0;
 /// The node, a call or an app failed.
@@ -38,7 +40,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let code = match cli.command {
-        Command::Serve(_) | Command::Dev(_) => Ok(OK),
+        Command::Serve(options) => serve::serve(options),
+        Command::Dev(options) => serve::dev(options),
         Command::Call(options) => client::block_on(call::call(options)),
         Command::Ls(options) => client::block_on(ls::ls(options)),
         Command::Inspect(options) => client::block_on(inspect::inspect(options)),
@@ -73,8 +76,6 @@ impl Stop {
         Self { code: UNREACHABLE, message: message.into() }
     }
 }
-
-use crate::terminal::ERROR;
 
 fn version(json: bool) -> Result<u8, Stop> {
     let version = env!("CARGO_PKG_VERSION");

@@ -92,9 +92,9 @@ pub(super) struct Node {
     /// Where dependencies of apps are installed [default: ~/.cache/fnmesh]
     #[arg(long, value_name = "DIR", env = "FNMESH_CACHE")]
     pub(super) cache: Option<PathBuf>,
-    /// Log level, or levels by target such as `info,fnmesh::request=debug`
-    #[arg(long, value_name = "LEVEL", env = "FNMESH_LOG", default_value = "info")]
-    pub(super) log: String,
+    /// Log level, or levels by target such as `info,fnmesh::request=debug` [default: info]
+    #[arg(long, value_name = "LEVEL", env = "FNMESH_LOG")]
+    pub(super) log: Option<String>,
     /// Origin that browsers may call from; `none` sends no CORS headers
     #[arg(long, value_name = "ORIGIN", default_value = "*")]
     pub(super) cors_origin: String,

@@ -3,17 +3,18 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
+    future,
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use fnmesh_invoke::{AppState, AppStatus, Failure, Language};
+use fnmesh_invoke::{AppState, AppStatus, Failure, FunctionId, Language};
 use fnmesh_runtime::{
     Runtime,
     app::{App, AppError},
-    deps,
+    deps::{self, Progress, Tools},
 };
 use tokio::{sync::Notify, task, time};
 
@@ -21,6 +22,7 @@ use crate::{
     config::Config,
     discover::Found,
     event::{Event, Observer},
+    report,
     watch::Watcher,
 };
 
@@ -44,6 +46,25 @@ impl Host {
         (self.observer)(event);
     }
 
+    fn settle_one(&self) {
+        let left = self.unsettled.get() - 1;
+        self.unsettled.set(left);
+        if left == 0 {
+            self.tell(&Event::Settled { apps: self.runtime.apps() });
+        }
+    }
+
+    fn tools(&self) -> Tools {
+        let config = &self.config.runtime;
+        Tools {
+            cache_dir: config.cache_dir.clone(),
+            python: config.python.clone(),
+            node: config.node.clone(),
+            path: config.path.clone(),
+            env: self.config.install_env.clone(),
+        }
+    }
+
     fn status(&self, name: &str) -> Option<AppStatus> {
         self.runtime.apps().into_iter().find(|app| app.name == name)
     }
@@ -51,49 +72,43 @@ impl Host {
 
 /// Deploys an app, and then each change of it, for as long as the node serves.
 pub(crate) async fn keep(host: Rc<Host>, found: Found, changed: Arc<Notify>) {
-    let mut app = Hosted { name: found.name, directory: found.directory, attempted: None, host };
+    let app = Hosted { name: RefCell::new(found.name), directory: found.directory, changed, host };
     let mut read = found.read;
-    let mut first = true;
+    let mut settled = false;
     loop {
-        let ended = tokio::select! {
-            () = app.deploy(read) => true,
-            // A newer version is there: the one that is starting, perhaps for ever, is of no use.
-            () = app.change(&changed) => false,
+        let attempted = read.as_ref().ok().map(|app| app.version.clone());
+        let newer = tokio::select! {
+            () = app.deploy(read) => None,
+            // The version that is starting, perhaps for ever, is of no use any more.
+            newer = app.next(attempted.as_deref()) => Some(newer),
         };
-        if ended && std::mem::take(&mut first) {
-            app.settled();
+        if newer.is_none() && !std::mem::replace(&mut settled, true) {
+            app.host.settle_one();
         }
-        if ended {
-            if app.host.watcher.is_none() {
-                return;
-            }
-            app.change(&changed).await;
-        }
-        read = app.read_change(&changed).await;
+        read = match newer {
+            Some(newer) => newer,
+            None => app.next(attempted.as_deref()).await,
+        };
     }
 }
 
 /// An app in its directory.
 struct Hosted {
     host: Rc<Host>,
-    name: String,
+    name: RefCell<String>,
     directory: PathBuf,
-    /// The version that was deployed last, well or not.
-    attempted: Option<String>,
+    changed: Arc<Notify>,
 }
 
 impl Hosted {
-    async fn deploy(&mut self, read: Result<App, AppError>) {
+    async fn deploy(&self, read: Result<App, AppError>) {
         let begin = Instant::now();
-        let before = self.host.status(&self.name).filter(is_serving);
+        let before = self.host.status(&self.name()).filter(is_serving);
         let deployed = match read.map_err(Failure::from) {
-            Ok(app) => {
-                self.attempted = Some(app.version.clone());
-                match self.rename(&app.name) {
-                    Ok(()) => self.start(app).await,
-                    Err(failure) => Err(failure),
-                }
-            }
+            Ok(app) => match self.rename(&app.name) {
+                Ok(()) => self.start(app).await,
+                Err(failure) => Err(failure),
+            },
             Err(failure) => Err(failure),
         };
         match deployed {
@@ -104,15 +119,23 @@ impl Hosted {
 
     async fn start(&self, app: App) -> Result<(), Failure> {
         self.check_extension(&app)?;
-        let tell = |step: String| self.host.tell(&Event::Installing { app: self.name.clone(), step });
-        let dependencies =
-            deps::install(&app, &self.host.config.runtime, &mut |progress| tell(progress.to_string())).await?;
+        let mut tell = |progress| self.tell_progress(progress);
+        let dependencies = deps::install(&app, &self.host.tools(), &mut tell).await?;
         self.host.runtime.deploy(app, &dependencies).await
     }
 
+    fn tell_progress(&self, progress: Progress) {
+        let step = match progress {
+            Progress::Started { what } => format!("installing {what}"),
+            Progress::Line { text } => text,
+            Progress::Finished { what, elapsed } => format!("installed {what} in {}", report::elapsed(elapsed)),
+        };
+        self.host.tell(&Event::Installing { app: self.name(), step });
+    }
+
     /// Takes the name that the manifest gives now.
-    fn rename(&mut self, name: &str) -> Result<(), Failure> {
-        if self.name == name {
+    fn rename(&self, name: &str) -> Result<(), Failure> {
+        if *self.name.borrow() == name {
             return Ok(());
         }
         let mut names = self.host.names.borrow_mut();
@@ -120,11 +143,15 @@ impl Hosted {
             let message = format!("{} is named {name:?} already; set another `name` in fnmesh.toml", other.display());
             return Err(failure("SameName", message));
         }
-        names.remove(&self.name);
+        let old = self.name.replace(name.to_owned());
+        names.remove(&old);
         names.insert(name.to_owned(), self.directory.clone());
-        self.host.runtime.remove(&self.name);
-        name.clone_into(&mut self.name);
+        self.host.runtime.remove(&old);
         Ok(())
+    }
+
+    fn name(&self) -> String {
+        self.name.borrow().clone()
     }
 
     fn check_extension(&self, app: &App) -> Result<(), Failure> {
@@ -140,23 +167,25 @@ impl Hosted {
         Err(failure("MissingExtension", message))
     }
 
-    /// Waits for a change of the app's files.
-    async fn change(&self, changed: &Notify) {
-        if self.host.watcher.is_some() { changed.notified().await } else { std::future::pending().await }
-    }
-
-    /// Reads the app until it is another version than the last one.
-    async fn read_change(&mut self, changed: &Notify) -> Result<App, AppError> {
+    /// Waits for another version than `attempted`; without a watcher there never is one.
+    async fn next(&self, attempted: Option<&str>) -> Result<App, AppError> {
+        if self.host.watcher.is_none() {
+            return future::pending().await;
+        }
         loop {
+            self.changed.notified().await;
             self.wait_for_directory().await;
             self.watch();
             let directory = self.directory.clone();
             let read = task::spawn_blocking(move || App::read(&directory, None)).await;
             let read = read.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-            match read {
-                Ok(app) if self.attempted.as_ref() == Some(&app.version) => self.change(changed).await,
-                Err(_) if !self.directory.is_dir() => {}
-                read => return read,
+            let same = read.as_ref().is_ok_and(|app| attempted == Some(&app.version));
+            // A directory that goes away while it is read is looked for again.
+            let gone = read.is_err() && !self.directory.is_dir();
+            if gone {
+                self.changed.notify_one();
+            } else if !same {
+                return read;
             }
         }
     }
@@ -166,22 +195,23 @@ impl Hosted {
             return;
         }
         let directory = self.directory.display().to_string();
-        self.host.tell(&Event::DirectoryGone { app: self.name.clone(), directory });
+        self.host.tell(&Event::DirectoryGone { app: self.name(), directory: directory.clone() });
         while !self.directory.is_dir() {
             time::sleep(LOOK_AGAIN).await;
         }
+        self.host.tell(&Event::DirectoryBack { app: self.name(), directory });
     }
 
     fn watch(&self) {
         let Some(watcher) = &self.host.watcher else { return };
         if let Err(error) = watcher.borrow_mut().watch(&self.directory) {
-            let (app, directory) = (&self.name, self.directory.display());
+            let (app, directory) = (self.name(), self.directory.display());
             tracing::warn!(target: "fnmesh::node", %app, %directory, %error, "some changes will not be noticed");
         }
     }
 
     fn tell_serving(&self, before: Option<&AppStatus>, elapsed: Duration) {
-        let Some(app) = self.host.status(&self.name) else { return };
+        let Some(app) = self.host.status(&self.name()) else { return };
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         self.host.tell(&match before {
             None => Event::Ready { app, elapsed_ms },
@@ -193,18 +223,10 @@ impl Hosted {
     }
 
     fn tell_failed(&self, error: Failure) {
-        self.host.runtime.deploy_failed(&self.name, &self.directory, error.clone());
-        let serving = self.host.status(&self.name).filter(is_serving).map(|app| app.version);
+        self.host.runtime.deploy_failed(&self.name(), &self.directory, error.clone());
+        let serving = self.host.status(&self.name()).filter(is_serving).map(|app| app.version);
         let directory = self.directory.display().to_string();
-        self.host.tell(&Event::Failed { app: self.name.clone(), directory, error, serving });
-    }
-
-    fn settled(&self) {
-        let left = self.host.unsettled.get() - 1;
-        self.host.unsettled.set(left);
-        if left == 0 {
-            self.host.tell(&Event::Settled { apps: self.host.runtime.apps() });
-        }
+        self.host.tell(&Event::Failed { app: self.name(), directory, error, serving });
     }
 }
 
@@ -214,7 +236,7 @@ fn is_serving(app: &AppStatus) -> bool {
 
 /// Functions of `of` that `other` does not have.
 fn missing(of: &AppStatus, other: &AppStatus) -> Vec<String> {
-    let known = |id| other.functions.iter().any(|function| function.id == *id);
+    let known = |id: &FunctionId| other.functions.iter().any(|function| function.id == *id);
     of.functions.iter().map(|function| &function.id).filter(|id| !known(id)).map(ToString::to_string).collect()
 }
 

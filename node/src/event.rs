@@ -66,6 +66,13 @@ pub enum Event {
         /// Its directory.
         directory: String,
     },
+    /// It is there again.
+    DirectoryBack {
+        /// The app.
+        app: String,
+        /// Its directory.
+        directory: String,
+    },
     /// The node stops: no new calls.
     Draining {
         /// Calls that still run.

@@ -95,6 +95,9 @@ fn text(event: &Event, url: &str) -> String {
             "{WARNING}gone{WARNING:#} {NAME}{app}{NAME:#}: {directory} is no longer there; \
              its last version keeps serving until it is back\n"
         ),
+        Event::DirectoryBack { app, directory } => {
+            format!("{GOOD}back{GOOD:#} {NAME}{app}{NAME:#}: {directory} is there again\n")
+        }
         Event::Draining { in_flight } => {
             let calls = if *in_flight == 1 { "call" } else { "calls" };
             format!("draining, {in_flight} {calls} in flight; press Ctrl-C again to stop now\n")

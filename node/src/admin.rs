@@ -1,0 +1,84 @@
+//! What the node itself adds to `/_/health` and `/_/metrics`.
+
+use std::{
+    fmt::Write as _,
+    fs, process,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use fnmesh_gateway::Control;
+use serde_json::{Value, json};
+
+/// The node as its operator sees it.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    threads: usize,
+    started: Duration,
+}
+
+impl Admin {
+    /// A node that starts now.
+    pub(crate) fn new(threads: usize) -> Self {
+        Self { threads, started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() }
+    }
+}
+
+impl Control for Admin {
+    fn health(&self) -> Value {
+        json!({
+            "pid": process::id(),
+            "threads": self.threads,
+            "memory_bytes": memory_bytes(),
+            "isolation": "process",
+        })
+    }
+
+    fn metrics(&self, out: &mut String) {
+        gauge(out, "process_start_time_seconds", "When the node started, in Unix time.", self.started.as_secs_f64());
+        if let Some(bytes) = memory_bytes() {
+            gauge(out, "process_resident_memory_bytes", "Memory of the node, without its workers.", bytes as f64);
+        }
+        let version = env!("CARGO_PKG_VERSION");
+        gauge(
+            out,
+            &format!("fnmesh_build_info{{version=\"{version}\"}}"),
+            "Always 1; its label says which build runs.",
+            1.0,
+        );
+    }
+}
+
+/// Appends one gauge in Prometheus' text format.
+fn gauge(out: &mut String, series: &str, help: &str, value: f64) {
+    let name = series.split('{').next().unwrap_or(series);
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{series} {value}");
+}
+
+/// Resident memory of this process (proc_pid_status(5)).
+fn memory_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_described_and_typed() {
+        let mut out = String::new();
+        Admin::new(2).metrics(&mut out);
+        assert!(out.contains("# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes "), "{out}");
+        assert!(out.contains("# TYPE fnmesh_build_info gauge\nfnmesh_build_info{version=\""), "{out}");
+    }
+
+    #[test]
+    fn health_knows_the_process() {
+        let health = Admin::new(2).health();
+        assert_eq!(health["pid"], process::id());
+        assert!(health["memory_bytes"].as_u64().unwrap() > 0);
+    }
+}

@@ -1,0 +1,250 @@
+//! One app on this node: deployed at the start, and again when its files change.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    future,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fnmesh_invoke::{AppState, AppStatus, Failure, FunctionId, Language};
+use fnmesh_runtime::{
+    Runtime,
+    app::{App, AppError},
+    deps::{self, Progress, Tools},
+};
+use tokio::{sync::Notify, task, time};
+
+use crate::{
+    config::Config,
+    discover::Found,
+    event::{Event, Observer},
+    report,
+    watch::Watcher,
+};
+
+/// How often a directory that went away is looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// What all apps of a node share; lives on its control thread.
+pub(crate) struct Host {
+    pub(crate) config: Config,
+    pub(crate) runtime: Runtime,
+    pub(crate) observer: Observer,
+    pub(crate) watcher: Option<RefCell<Watcher>>,
+    /// Which directory has which name.
+    pub(crate) names: RefCell<BTreeMap<String, PathBuf>>,
+    /// Apps whose first deployment has not ended.
+    pub(crate) unsettled: Cell<usize>,
+}
+
+impl Host {
+    fn tell(&self, event: &Event) {
+        (self.observer)(event);
+    }
+
+    fn settle_one(&self) {
+        let left = self.unsettled.get() - 1;
+        self.unsettled.set(left);
+        if left == 0 {
+            self.tell(&Event::Settled { apps: self.runtime.apps() });
+        }
+    }
+
+    fn tools(&self) -> Tools {
+        let config = &self.config.runtime;
+        Tools {
+            cache_dir: config.cache_dir.clone(),
+            python: config.python.clone(),
+            node: config.node.clone(),
+            path: config.path.clone(),
+            env: self.config.install_env.clone(),
+        }
+    }
+
+    fn status(&self, name: &str) -> Option<AppStatus> {
+        self.runtime.apps().into_iter().find(|app| app.name == name)
+    }
+}
+
+/// Deploys an app, and then each change of it, for as long as the node serves.
+pub(crate) async fn keep(host: Rc<Host>, found: Found, changed: Arc<Notify>) {
+    let app = Hosted { name: RefCell::new(found.name), directory: found.directory, changed, host };
+    let mut read = found.read;
+    let mut settled = false;
+    loop {
+        let attempted = read.as_ref().ok().map(|app| app.version.clone());
+        let newer = tokio::select! {
+            () = app.deploy(read) => None,
+            // The version that is starting, perhaps for ever, is of no use any more.
+            newer = app.next(attempted.as_deref()) => Some(newer),
+        };
+        if newer.is_none() && !std::mem::replace(&mut settled, true) {
+            app.host.settle_one();
+        }
+        read = match newer {
+            Some(newer) => newer,
+            None => app.next(attempted.as_deref()).await,
+        };
+    }
+}
+
+/// An app in its directory.
+struct Hosted {
+    host: Rc<Host>,
+    name: RefCell<String>,
+    directory: PathBuf,
+    changed: Arc<Notify>,
+}
+
+impl Hosted {
+    async fn deploy(&self, read: Result<App, AppError>) {
+        let begin = Instant::now();
+        let before = self.host.status(&self.name()).filter(is_serving);
+        let deployed = match read.map_err(Failure::from) {
+            Ok(app) => match self.rename(&app.name) {
+                Ok(()) => self.start(app).await,
+                Err(failure) => Err(failure),
+            },
+            Err(failure) => Err(failure),
+        };
+        match deployed {
+            Ok(()) => self.tell_serving(before.as_ref(), begin.elapsed()),
+            Err(failure) => self.tell_failed(failure),
+        }
+    }
+
+    async fn start(&self, app: App) -> Result<(), Failure> {
+        self.check_extension(&app)?;
+        let mut tell = |progress| self.tell_progress(progress);
+        let dependencies = deps::install(&app, &self.host.tools(), &mut tell).await?;
+        self.host.runtime.deploy(app, &dependencies).await
+    }
+
+    fn tell_progress(&self, progress: Progress) {
+        let step = match progress {
+            Progress::Started { what } => format!("installing {what}"),
+            Progress::Line { text } => text,
+            Progress::Finished { what, elapsed } => format!("installed {what} in {}", report::elapsed(elapsed)),
+        };
+        self.host.tell(&Event::Installing { app: self.name(), step });
+    }
+
+    /// Takes the name that the manifest gives now.
+    fn rename(&self, name: &str) -> Result<(), Failure> {
+        if *self.name.borrow() == name {
+            return Ok(());
+        }
+        let mut names = self.host.names.borrow_mut();
+        if let Some(other) = names.get(name) {
+            let message = format!("{} is named {name:?} already; set another `name` in fnmesh.toml", other.display());
+            return Err(failure("SameName", message));
+        }
+        let old = self.name.replace(name.to_owned());
+        names.remove(&old);
+        names.insert(name.to_owned(), self.directory.clone());
+        self.host.runtime.remove(&old);
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        self.name.borrow().clone()
+    }
+
+    fn check_extension(&self, app: &App) -> Result<(), Failure> {
+        let config = &self.host.config;
+        if !app.languages().contains(&Language::Python) || config.runtime.python_extension.is_file() {
+            return Ok(());
+        }
+        let places: Vec<_> = config.python_extensions.iter().map(|path| path.display().to_string()).collect();
+        let message = format!(
+            "the Python worker extension is missing; looked for {}. Name it with --python-extension FILE",
+            places.join(" and ")
+        );
+        Err(failure("MissingExtension", message))
+    }
+
+    /// Waits for another version than `attempted`; without a watcher there never is one.
+    async fn next(&self, attempted: Option<&str>) -> Result<App, AppError> {
+        if self.host.watcher.is_none() {
+            return future::pending().await;
+        }
+        loop {
+            self.changed.notified().await;
+            self.wait_for_directory().await;
+            self.watch();
+            let directory = self.directory.clone();
+            let read = task::spawn_blocking(move || App::read(&directory, None)).await;
+            let read = read.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+            let same = read.as_ref().is_ok_and(|app| attempted == Some(&app.version));
+            // A directory that goes away while it is read is looked for again.
+            let gone = read.is_err() && !self.directory.is_dir();
+            if gone {
+                self.changed.notify_one();
+            } else if !same {
+                return read;
+            }
+        }
+    }
+
+    async fn wait_for_directory(&self) {
+        if self.directory.is_dir() {
+            return;
+        }
+        let directory = self.directory.display().to_string();
+        self.host.tell(&Event::DirectoryGone { app: self.name(), directory: directory.clone() });
+        while !self.directory.is_dir() {
+            time::sleep(LOOK_AGAIN).await;
+        }
+        self.host.tell(&Event::DirectoryBack { app: self.name(), directory });
+    }
+
+    fn watch(&self) {
+        let Some(watcher) = &self.host.watcher else { return };
+        if let Err(error) = watcher.borrow_mut().watch(&self.directory) {
+            let (app, directory) = (self.name(), self.directory.display());
+            tracing::warn!(target: "fnmesh::node", %app, %directory, %error, "some changes will not be noticed");
+        }
+    }
+
+    fn tell_serving(&self, before: Option<&AppStatus>, elapsed: Duration) {
+        let Some(app) = self.host.status(&self.name()) else { return };
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        self.host.tell(&match before {
+            None => Event::Ready { app, elapsed_ms },
+            Some(before) => {
+                let (added, removed) = (missing(&app, before), missing(before, &app));
+                Event::Reloaded { app, elapsed_ms, added, removed }
+            }
+        });
+    }
+
+    fn tell_failed(&self, error: Failure) {
+        self.host.runtime.deploy_failed(&self.name(), &self.directory, error.clone());
+        let serving = self.host.status(&self.name()).filter(is_serving).map(|app| app.version);
+        let directory = self.directory.display().to_string();
+        self.host.tell(&Event::Failed { app: self.name(), directory, error, serving });
+    }
+}
+
+fn is_serving(app: &AppStatus) -> bool {
+    matches!(app.state, AppState::Ready | AppState::Stale { .. })
+}
+
+/// Functions of `of` that `other` does not have.
+fn missing(of: &AppStatus, other: &AppStatus) -> Vec<String> {
+    let known = |id: &FunctionId| other.functions.iter().any(|function| function.id == *id);
+    of.functions.iter().map(|function| &function.id).filter(|id| !known(id)).map(ToString::to_string).collect()
+}
+
+fn failure(kind: &str, message: String) -> Failure {
+    Failure { kind: kind.to_owned(), message, stack: String::new() }
+}
+
+/// The name that each directory has.
+pub(crate) fn names<'a>(found: impl Iterator<Item = (&'a str, &'a Path)>) -> BTreeMap<String, PathBuf> {
+    found.map(|(name, directory)| (name.to_owned(), directory.to_owned())).collect()
+}

@@ -1,0 +1,257 @@
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use bytesize::ByteSize;
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::Styles};
+
+use crate::terminal;
+
+const STYLES: Styles =
+    Styles::styled().header(terminal::HEADING).usage(terminal::HEADING).literal(terminal::NAME).error(terminal::ERROR);
+
+/// Turns directories of plain functions into a service.
+#[derive(Debug, Parser)]
+#[command(name = "fnmesh", version, styles = STYLES, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  fnmesh dev ./shop                       serve ./shop, reload it on every change
+  fnmesh serve ./shop ./billing           serve two apps
+  fnmesh call shop/total items:='[1,2]'   call a function
+  fnmesh ls                               list the functions of a running node")]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Serve directories of functions over HTTP
+    Serve(Serve),
+    /// Serve directories, reload them on every change and show what happens
+    Dev(Dev),
+    /// Call a function of a running node
+    Call(Call),
+    /// List the functions of a running node
+    Ls(Ls),
+    /// Show all that is known of apps and functions of a running node
+    Inspect(Inspect),
+    /// Print the version
+    Version(Version),
+}
+
+/// Serve directories of functions over HTTP.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Every directory with functions in it is one app, named by its manifest or by itself. A directory
+that only holds such directories stands for all of them.
+
+Examples:
+  fnmesh serve ./shop                     POST http://127.0.0.1:8080/shop/FUNCTION
+  fnmesh serve examples                   every directory in examples/
+  fnmesh serve ./shop --listen 0.0.0.0:80 --log-format json
+
+Signals: SIGTERM or Ctrl-C finishes the calls in flight and exits; a second one stops at once.
+Exit codes: 0 stopped cleanly, 1 could not start or calls were cut off, 2 wrong usage.")]
+pub(super) struct Serve {
+    #[command(flatten)]
+    pub(super) node: Node,
+    /// How logs are written to stderr
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(super) log_format: LogFormat,
+}
+
+/// Serve directories, reload them on every change and show what happens.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A version that cannot start is shown with its error while the last good one keeps serving.
+
+Examples:
+  fnmesh dev ./shop
+  fnmesh dev examples --listen 127.0.0.1:9000")]
+pub(super) struct Dev {
+    #[command(flatten)]
+    pub(super) node: Node,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Node {
+    /// Directories of functions, one app each; none serves an empty node
+    #[arg(value_name = "DIR")]
+    pub(super) directories: Vec<PathBuf>,
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", env = "FNMESH_LISTEN", default_value = "127.0.0.1:8080")]
+    pub(super) listen: SocketAddr,
+    /// Gateway threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub(super) threads: Option<NonZeroUsize>,
+    /// Python interpreter for apps without a .venv [default: python3 on PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(super) python: Option<PathBuf>,
+    /// Node.js executable [default: node on PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(super) node: Option<PathBuf>,
+    /// Where dependencies of apps are installed [default: ~/.cache/fnmesh]
+    #[arg(long, value_name = "DIR", env = "FNMESH_CACHE")]
+    pub(super) cache: Option<PathBuf>,
+    /// Log level, or levels by target such as `info,fnmesh::request=debug` [default: info]
+    #[arg(long, value_name = "LEVEL", env = "FNMESH_LOG")]
+    pub(super) log: Option<String>,
+    /// Origin that browsers may call from; `none` sends no CORS headers
+    #[arg(long, value_name = "ORIGIN", default_value = "*")]
+    pub(super) cors_origin: String,
+    /// Largest request body
+    #[arg(long, value_name = "SIZE", default_value = "6MiB", value_parser = body_limit)]
+    pub(super) max_body: ByteSize,
+    /// How long calls in flight may take when the node stops
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(super) drain_timeout: Duration,
+    /// Print one JSON object per event in place of text
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The extension module that Python workers load [default: beside the executable]
+    #[arg(long, value_name = "FILE", env = "FNMESH_PYTHON_EXTENSION", hide_short_help = true)]
+    pub(super) python_extension: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// A line for people
+    Text,
+    /// A JSON object per line
+    Json,
+}
+
+/// Which node a client command talks to.
+#[derive(Debug, Args)]
+pub(super) struct Target {
+    /// The node's URL
+    #[arg(long, value_name = "URL", env = "FNMESH_NODE", default_value = "http://127.0.0.1:8080")]
+    pub(super) node: String,
+}
+
+/// Call a function of a running node.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Arguments:
+  name=value      text, converted by the parameter's type hint or default
+  name:=json      a JSON value; with one of these, plain values stay strings
+  -d JSON         the whole body: an array is positional, an object named
+
+Examples:
+  fnmesh call text/merge a=Hello b=world
+  fnmesh call shop/total items:='[1, 2]' currency=EUR
+  fnmesh call text/merge -d '[\"Hello\", \"world\"]'
+  fnmesh call images/resize -d @photo.png > small.png
+  cat order.json | fnmesh call shop/submit -d -
+
+Exit codes: 0 answered, 1 the call failed, 2 wrong usage, 3 no node answers.")]
+pub(super) struct Call {
+    /// The function, as `app/function`
+    #[arg(value_name = "APP/FUNCTION")]
+    pub(super) function: String,
+    /// Arguments by name, `name=value` or `name:=json`
+    #[arg(value_name = "NAME=VALUE", conflicts_with = "data")]
+    pub(super) arguments: Vec<String>,
+    /// The body: JSON text, `@FILE`, or `-` for standard input
+    #[arg(short, long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
+    pub(super) data: Option<String>,
+    /// Media type of the body [default: by its content]
+    #[arg(long, value_name = "TYPE", requires = "data")]
+    pub(super) content_type: Option<String>,
+    #[command(flatten)]
+    pub(super) target: Target,
+    /// Give up after this time, such as 500ms or 2m [default: the function's own timeout]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) timeout: Option<Duration>,
+    /// Media type to ask for, such as text/event-stream
+    #[arg(long, value_name = "TYPE")]
+    pub(super) accept: Option<String>,
+    /// Print the answer's status and headers first
+    #[arg(short, long)]
+    pub(super) include: bool,
+}
+
+/// List the functions of a running node.
+#[derive(Debug, Args)]
+pub(super) struct Ls {
+    #[command(flatten)]
+    pub(super) target: Target,
+    /// Print the node's JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Show all that is known of apps and functions of a running node.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fnmesh inspect                every app
+  fnmesh inspect shop           one app
+  fnmesh inspect shop/total     one function, with its limits and a curl line")]
+pub(super) struct Inspect {
+    /// The app or function; every app if left out
+    #[arg(value_name = "APP[/FUNCTION]")]
+    pub(super) name: Option<String>,
+    #[command(flatten)]
+    pub(super) target: Target,
+    /// Print the node's JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Print the version.
+#[derive(Debug, Args)]
+pub(super) struct Version {
+    /// Print a JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+fn body_limit(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse().map_err(|_| "write it as 6MiB, 500kB or a number of bytes".to_owned())?;
+    // A frame's length field has 32 bits, and 1 MiB of them is not the body's.
+    if size > ByteSize::gib(3) { Err("the limit of this limit is 3GiB".to_owned()) } else { Ok(size) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_without_directory_is_an_empty_node() {
+        let Command::Serve(serve) = parse("fnmesh serve --listen 127.0.0.1:0").unwrap().command else { panic!() };
+        assert!(serve.node.directories.is_empty());
+        assert_eq!(serve.node.max_body, ByteSize::mib(6));
+        assert_eq!(serve.node.drain_timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn body_and_named_arguments_exclude_each_other() {
+        assert!(parse("fnmesh call a/b x=1 -d {}").is_err());
+        assert!(parse("fnmesh call a/b -d -").is_ok());
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        for line in [
+            "fnmesh serve --listen nowhere",
+            "fnmesh serve --threads 0",
+            "fnmesh serve --max-body lots",
+            "fnmesh serve --max-body 5GiB",
+            "fnmesh serve --drain-timeout 30",
+            "fnmesh serve --log-format xml",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

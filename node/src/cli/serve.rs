@@ -1,0 +1,81 @@
+use std::sync::Arc;
+
+use super::{
+    FAILED, OK, Stop,
+    options::{self, Dev, LogFormat, Serve},
+};
+use crate::{
+    Config, environment,
+    event::Observer,
+    logs, node,
+    report::{self, Report},
+};
+
+/// What `fnmesh dev` shows: requests too, which `serve` keeps to itself.
+const DEV_LEVELS: &str = "info,fnmesh::request=debug";
+
+pub(super) fn serve(options: Serve) -> Result<u8, Stop> {
+    let format = match options.log_format {
+        LogFormat::Text => logs::Format::Text,
+        LogFormat::Json => logs::Format::Json,
+    };
+    start_logs(format, options.node.log.as_deref().unwrap_or("info"))?;
+    run(options.node, false)
+}
+
+pub(super) fn dev(options: Dev) -> Result<u8, Stop> {
+    start_logs(logs::Format::Dev, options.node.log.as_deref().unwrap_or(DEV_LEVELS))?;
+    run(options.node, true)
+}
+
+fn start_logs(format: logs::Format, levels: &str) -> Result<(), Stop> {
+    logs::install(format, levels).map_err(|error| {
+        Stop::usage(format!("--log {levels:?} is no level ({error}); write error, warn, info, debug or trace"))
+    })
+}
+
+fn run(options: options::Node, watch: bool) -> Result<u8, Stop> {
+    let observer: Observer = if options.json {
+        Arc::new(report::json)
+    } else {
+        let report = Report::default();
+        Arc::new(move |event| report.show(event))
+    };
+    let config = config(options, watch)?;
+    match node::run(config, observer) {
+        Ok(0) => Ok(OK),
+        Ok(_) => Ok(FAILED),
+        Err(error) => Err(Stop::failed(error.to_string())),
+    }
+}
+
+fn config(options: options::Node, watch: bool) -> Result<Config, Stop> {
+    let max_body_bytes = usize::try_from(options.max_body.as_u64())
+        .map_err(|_| Stop::usage("--max-body is larger than this machine's memory"))?;
+    let gateway = fnmesh_gateway::Config {
+        address: options.listen,
+        max_body_bytes,
+        cors_origin: (options.cors_origin != "none").then_some(options.cors_origin),
+        ..fnmesh_gateway::Config::default()
+    };
+    let gateway = match options.threads {
+        Some(threads) => fnmesh_gateway::Config { threads, ..gateway },
+        None => gateway,
+    };
+    let runtime = fnmesh_runtime::Config {
+        cache_dir: options.cache.unwrap_or_else(environment::cache_dir),
+        python: options.python,
+        node: options.node,
+        path: environment::path(),
+        ..fnmesh_runtime::Config::default()
+    };
+    Ok(Config {
+        directories: options.directories,
+        gateway,
+        runtime,
+        python_extensions: environment::python_extensions(options.python_extension),
+        install_env: environment::all(),
+        drain_timeout: options.drain_timeout,
+        watch,
+    })
+}

@@ -1,0 +1,45 @@
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+/// What a node serves, and how.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Directories of functions. One that has none itself stands for its sub-directories that do. Default none.
+    pub directories: Vec<PathBuf>,
+    /// The HTTP side. Its number of threads and its body limit hold for `runtime` too.
+    pub gateway: fnmesh_gateway::Config,
+    /// The side that runs functions. Its Python extension is the first of `python_extensions` that exists.
+    pub runtime: fnmesh_runtime::Config,
+    /// Where the Python worker core may be, best first. Default none, which leaves Python apps failed.
+    pub python_extensions: Vec<PathBuf>,
+    /// Environment of package installers. Default empty.
+    pub install_env: Vec<(OsString, OsString)>,
+    /// How long calls in flight may take when the node stops. Default 30 s.
+    pub drain_timeout: Duration,
+    /// Whether apps are deployed again when their files change. Default no.
+    pub watch: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            directories: Vec::new(),
+            gateway: fnmesh_gateway::Config::default(),
+            runtime: fnmesh_runtime::Config::default(),
+            python_extensions: Vec::new(),
+            install_env: Vec::new(),
+            drain_timeout: Duration::from_secs(30),
+            watch: false,
+        }
+    }
+}
+
+impl Config {
+    /// Makes both sides agree, and picks the Python extension.
+    pub(crate) fn settle(&mut self) {
+        self.runtime.threads = self.gateway.threads.get();
+        self.runtime.max_body_bytes = self.gateway.max_body_bytes;
+        if let Some(found) = self.python_extensions.iter().find(|path| path.is_file()) {
+            self.runtime.python_extension.clone_from(found);
+        }
+    }
+}

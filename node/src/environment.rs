@@ -1,0 +1,66 @@
+//! The one place that reads the process's environment.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+/// The worker core that CPython loads.
+const EXTENSION: &str = "libfnmesh_python.so";
+
+/// Where dependencies of apps are kept unless the user says otherwise.
+pub(crate) fn cache_dir() -> PathBuf {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
+    cache_dir_of(absolute("XDG_CACHE_HOME"), absolute("HOME"))
+}
+
+fn cache_dir_of(xdg: Option<PathBuf>, home: Option<PathBuf>) -> PathBuf {
+    xdg.or_else(|| home.map(|home| home.join(".cache"))).unwrap_or_else(env::temp_dir).join("fnmesh")
+}
+
+/// The search path for interpreters.
+pub(crate) fn path() -> Option<OsString> {
+    env::var_os("PATH")
+}
+
+/// Everything, for package installers: proxies, certificates, their own settings.
+pub(crate) fn all() -> Vec<(OsString, OsString)> {
+    env::vars_os().collect()
+}
+
+/// Where the Python extension may be, best first: where the user says, else near the executable.
+pub(crate) fn python_extensions(asked: Option<PathBuf>) -> Vec<PathBuf> {
+    match asked {
+        Some(path) => vec![path],
+        None => env::current_exe().map(|executable| beside(&executable)).unwrap_or_default(),
+    }
+}
+
+fn beside(executable: &Path) -> Vec<PathBuf> {
+    let directory = executable.parent().unwrap_or(Path::new("."));
+    vec![directory.join(EXTENSION), directory.join("../lib/fnmesh").join(EXTENSION)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cache_follows_xdg_then_home_then_temp() {
+        let path = |text: &str| Some(PathBuf::from(text));
+        assert_eq!(cache_dir_of(path("/x"), path("/h")), Path::new("/x/fnmesh"));
+        assert_eq!(cache_dir_of(None, path("/h")), Path::new("/h/.cache/fnmesh"));
+        assert_eq!(cache_dir_of(None, None), env::temp_dir().join("fnmesh"));
+    }
+
+    #[test]
+    fn extension_is_looked_for_near_the_executable() {
+        assert_eq!(python_extensions(Some(PathBuf::from("/x.so"))), [Path::new("/x.so")]);
+        let places = beside(Path::new("/usr/bin/fnmesh"));
+        assert_eq!(
+            places,
+            ["/usr/bin/libfnmesh_python.so", "/usr/bin/../lib/fnmesh/libfnmesh_python.so"].map(Path::new)
+        );
+    }
+}

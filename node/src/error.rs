@@ -1,0 +1,48 @@
+use std::{io, net::SocketAddr, path::PathBuf};
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A directory to serve cannot be opened.
+    #[error("{}: {source}; name a directory of functions", directory.display())]
+    Directory {
+        /// The directory.
+        directory: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Two directories hold apps of one name.
+    #[error("{} and {} are both named {name:?}; set another `name` in the fnmesh.toml of one", first.display(), second.display())]
+    SameName {
+        /// The name.
+        name: String,
+        /// One of them.
+        first: PathBuf,
+        /// The other one.
+        second: PathBuf,
+    },
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}: {}; choose another address with --listen", bind_reason(source, holder.as_deref()))]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+        /// The process that has the port, where it can be seen.
+        holder: Option<String>,
+    },
+    /// The system refuses what every node needs: a thread, a signal handler, an event queue.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+fn bind_reason(source: &io::Error, holder: Option<&str>) -> String {
+    match (source.kind(), holder) {
+        (io::ErrorKind::AddrInUse, Some(holder)) => format!("the port is in use by {holder}"),
+        (io::ErrorKind::AddrInUse, None) => {
+            "the port is in use, perhaps by another node; `ss -ltnp` lists who listens".to_owned()
+        }
+        (io::ErrorKind::PermissionDenied, _) => format!("{source}; ports below 1024 need privileges"),
+        _ => source.to_string(),
+    }
+}

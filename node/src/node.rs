@@ -1,0 +1,238 @@
+//! A whole node: its control thread, its gateway, its apps, and how they end.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use fnmesh_gateway::Server;
+use fnmesh_runtime::Runtime;
+use tokio::{
+    sync::Notify,
+    task::{JoinSet, LocalSet},
+    time,
+};
+
+use crate::{
+    admin::Admin,
+    app::{self, Host},
+    config::Config,
+    discover::{self, Found},
+    error::StartError,
+    event::{Event, Observer},
+    port,
+    shutdown::{Phase, Signals, Switch},
+    watch::Watcher,
+};
+
+/// How long workers may take to end when nobody wants to wait.
+const LAST_MOMENT: Duration = Duration::from_secs(2);
+
+/// A node in this process, with a control thread of its own. Dropped, it stops at once.
+#[derive(Debug)]
+pub struct Node {
+    address: SocketAddr,
+    switch: Switch,
+    thread: Option<JoinHandle<Result<usize, StartError>>>,
+}
+
+impl Node {
+    /// Starts a node; returns as soon as it listens, while its apps are still being loaded.
+    ///
+    /// # Errors
+    /// [`StartError`], with nothing left running.
+    pub fn start(config: Config, observer: Observer) -> Result<Self, StartError> {
+        let switch = Switch::default();
+        let (listening, address) = mpsc::channel();
+        let wanted = switch.clone();
+        let control = move || {
+            block_on(control(config, observer, wanted, move |address| {
+                // Its receiver waits right below.
+                let _ = listening.send(address);
+            }))
+        };
+        let thread = thread::Builder::new().name("fnmesh-control".to_owned()).spawn(control)?;
+        match address.recv() {
+            Ok(address) => Ok(Self { address, switch, thread: Some(thread) }),
+            Err(_) => match join(thread) {
+                Err(error) => Err(error),
+                Ok(_) => Err(io::Error::other("the node stopped before it listened").into()),
+            },
+        }
+    }
+
+    /// Where it listens; the port is the real one when 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Finishes the calls in flight, for at most [`Config::drain_timeout`], stops, and returns how
+    /// many calls were cut off.
+    ///
+    /// # Errors
+    /// What the control thread failed with.
+    pub fn shutdown(mut self) -> Result<usize, StartError> {
+        self.switch.ask(Phase::Drain);
+        self.thread.take().map_or(Ok(0), join)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.switch.ask(Phase::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A panic has been printed, and the thread that drops may be panicking itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn join(thread: JoinHandle<Result<usize, StartError>>) -> Result<usize, StartError> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Runs a node on this thread until a signal ends it; returns how many calls were cut off.
+///
+/// # Errors
+/// [`StartError`], with nothing left running.
+pub(crate) fn run(config: Config, observer: Observer) -> Result<usize, StartError> {
+    block_on(async {
+        let switch = Switch::default();
+        let signals = Signals::install()?;
+        tokio::select! {
+            ended = control(config, observer, switch.clone(), |_| {}) => ended,
+            never = signals.forward(switch) => match never {},
+        }
+    })
+}
+
+fn block_on(node: impl Future<Output = Result<usize, StartError>>) -> Result<usize, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, node)
+}
+
+async fn control(
+    mut config: Config,
+    observer: Observer,
+    switch: Switch,
+    listening: impl FnOnce(SocketAddr),
+) -> Result<usize, StartError> {
+    config.settle();
+    let found = discover::discover(&config.directories)?;
+    let runtime = Runtime::new(config.runtime.clone());
+    for app in &found {
+        runtime.expect(&app.name, &app.directory);
+    }
+    let server = listen(&config, &runtime)?;
+    let address = server.address();
+    listening(address);
+    let apps = found.iter().map(|app| app.name.clone()).collect();
+    observer(&Event::Listening { url: url(address), pid: std::process::id(), apps });
+    let drain_timeout = config.drain_timeout;
+    let tasks = host(config, runtime.clone(), Arc::clone(&observer), found)?;
+    switch.asked(Phase::Drain).await;
+    drop(tasks);
+    Ok(stop(server, &runtime, &observer, &switch, drain_timeout).await)
+}
+
+fn listen(config: &Config, runtime: &Runtime) -> Result<Server, StartError> {
+    let admin = Arc::new(Admin::new(config.gateway.threads.get()));
+    let local = runtime.clone();
+    let address = config.gateway.address;
+    Server::start(config.gateway.clone(), admin, move |thread| local.attach(thread)).map_err(|source| {
+        let holder = (source.kind() == io::ErrorKind::AddrInUse).then(|| port::holder(address.port())).flatten();
+        StartError::Bind { address, source, holder }
+    })
+}
+
+/// Starts the task of each app; they end with the returned set.
+fn host(config: Config, runtime: Runtime, observer: Observer, found: Vec<Found>) -> Result<JoinSet<()>, StartError> {
+    let found: Vec<_> = found.into_iter().map(|found| (found, Arc::new(Notify::new()))).collect();
+    let watcher = config.watch.then(|| watcher(&found)).transpose()?;
+    if found.is_empty() {
+        observer(&Event::Settled { apps: Vec::new() });
+    }
+    let host = Rc::new(Host {
+        config,
+        runtime,
+        observer,
+        watcher: watcher.map(RefCell::new),
+        names: RefCell::new(app::names(found.iter().map(|(app, _)| (app.name.as_str(), app.directory.as_path())))),
+        unsettled: Cell::new(found.len()),
+    });
+    let mut tasks = JoinSet::new();
+    for (found, changed) in found {
+        tasks.spawn_local(app::keep(Rc::clone(&host), found, changed));
+    }
+    Ok(tasks)
+}
+
+fn watcher(found: &[(Found, Arc<Notify>)]) -> io::Result<Watcher> {
+    let apps = found.iter().map(|(app, changed)| (app.directory.clone(), Arc::clone(changed))).collect();
+    let mut watcher = Watcher::new(apps).map_err(io::Error::other)?;
+    for (app, _) in found {
+        watcher.watch(&app.directory).map_err(io::Error::other)?;
+    }
+    Ok(watcher)
+}
+
+/// Drains gateway and runtime, unless told to stop at once; returns how many calls were cut off.
+async fn stop(server: Server, runtime: &Runtime, observer: &Observer, switch: &Switch, patience: Duration) -> usize {
+    observer(&Event::Draining { in_flight: in_flight(runtime) });
+    let begin = Instant::now();
+    let drained = async {
+        // Callers first: the runtime must serve what they have sent.
+        server.drain(patience).await;
+        runtime.drain(patience.saturating_sub(begin.elapsed())).await;
+    };
+    let cut_off = tokio::select! {
+        () = drained => 0,
+        () = time::sleep(patience) => cut_off(runtime).await,
+        () = switch.asked(Phase::Stop) => cut_off(runtime).await,
+    };
+    observer(&Event::Stopped { cut_off });
+    cut_off
+}
+
+async fn cut_off(runtime: &Runtime) -> usize {
+    let calls = in_flight(runtime);
+    // Workers that are left after that die with this thread.
+    let _ = time::timeout(LAST_MOMENT, runtime.drain(Duration::ZERO)).await;
+    calls
+}
+
+fn in_flight(runtime: &Runtime) -> usize {
+    runtime.apps().iter().flat_map(|app| &app.pools).map(|pool| pool.in_flight + pool.queued).sum()
+}
+
+/// A URL that reaches a node which listens on `address`, from its own machine.
+fn url(address: SocketAddr) -> String {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, address.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn url_of_every_interface_is_the_local_one() {
+        for (address, expected) in [
+            ("0.0.0.0:80", "http://127.0.0.1:80"),
+            ("[::]:80", "http://[::1]:80"),
+            ("10.0.0.1:8080", "http://10.0.0.1:8080"),
+        ] {
+            assert_eq!(url(address.parse().unwrap()), expected);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Runs the `fnmesh` program on apps in temporary directories.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+
+/// How long anything may take before a test gives up; a debug build on a busy machine is slow.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Directories of an app, gone after the test.
+pub struct Apps {
+    root: tempfile::TempDir,
+}
+
+impl Apps {
+    pub fn new(files: &[(&str, &str)]) -> Self {
+        let apps = Self { root: tempfile::tempdir().unwrap() };
+        for (file, content) in files {
+            apps.write(file, content);
+        }
+        apps
+    }
+
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.root.path().join(file)
+    }
+
+    pub fn write(&self, file: &str, content: &str) {
+        let path = self.path(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+}
+
+/// The program with nothing of the tester's own settings in it.
+pub fn fnmesh() -> Command {
+    let program = Path::new(env!("CARGO_BIN_EXE_fnmesh"));
+    let extension = program.with_file_name("libfnmesh_python.so");
+    assert!(extension.is_file(), "{} is missing: cargo build -p fnmesh-python", extension.display());
+    let mut command = Command::new(program);
+    for name in ["FNMESH_LISTEN", "FNMESH_NODE", "FNMESH_LOG", "FNMESH_CACHE", "FNMESH_PYTHON_EXTENSION"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs a command line to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    fnmesh().args(arguments).output().unwrap()
+}
+
+pub fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+pub fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+/// A node in a process of its own. Killed when dropped.
+pub struct Node {
+    child: Child,
+    events: mpsc::Receiver<Value>,
+    stderr: Arc<Mutex<String>>,
+    pub url: String,
+    _cache: tempfile::TempDir,
+}
+
+impl Node {
+    /// `fnmesh serve` or `dev` on these directories, on a free port.
+    pub fn start(command: &str, directories: &[PathBuf], options: &[&str]) -> Self {
+        let cache = tempfile::tempdir().unwrap();
+        let mut child = fnmesh()
+            .arg(command)
+            .args(directories)
+            .args(["--listen", "127.0.0.1:0", "--threads", "2", "--json", "--cache"])
+            .arg(cache.path())
+            .args(options)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let events = lines(child.stdout.take().unwrap());
+        let stderr = collect(child.stderr.take().unwrap());
+        let mut node = Self { child, events, stderr, url: String::new(), _cache: cache };
+        node.url = node.event("listening")["url"].as_str().unwrap().to_owned();
+        node
+    }
+
+    /// Starts it and waits until every app was loaded or has failed.
+    pub fn settled(command: &str, directories: &[PathBuf], options: &[&str]) -> Self {
+        let node = Self::start(command, directories, options);
+        node.event("settled");
+        node
+    }
+
+    /// The next event of this name; others before it are skipped.
+    pub fn event(&self, name: &str) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.events.recv_timeout(left) {
+                Ok(event) if event["event"] == name => return event,
+                Ok(_) => {}
+                Err(error) => panic!("no event {name:?} ({error}); the node wrote:\n{}", self.stderr()),
+            }
+        }
+    }
+
+    /// Events that are there by now.
+    pub fn events(&self) -> Vec<Value> {
+        self.events.try_iter().collect()
+    }
+
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().unwrap().clone()
+    }
+
+    /// Waits until the node's stderr contains `text`.
+    pub fn wait_for_stderr(&self, text: &str) {
+        wait_until(|| self.stderr().contains(text), || format!("{text:?} in stderr:\n{}", self.stderr()));
+    }
+
+    /// `fnmesh call` on this node.
+    pub fn call(&self, arguments: &[&str]) -> Output {
+        self.client("call", arguments).output().unwrap()
+    }
+
+    /// A client command on this node, not started yet.
+    pub fn client(&self, command: &str, arguments: &[&str]) -> Command {
+        let mut client = fnmesh();
+        client.arg(command).args(arguments).args(["--node", &self.url]);
+        client
+    }
+
+    /// What `/_/apps` says.
+    pub fn apps(&self) -> Value {
+        let output = self.client("ls", &["--json"]).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Process ids of all workers.
+    pub fn workers(&self) -> Vec<u32> {
+        let apps = self.apps();
+        let pools = apps.as_array().unwrap().iter().flat_map(|app| app["pools"].as_array().unwrap().clone());
+        pools
+            .flat_map(|pool| pool["pids"].as_array().unwrap().clone())
+            .map(|pid| u32::try_from(pid.as_u64().unwrap()).unwrap())
+            .collect()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(pid(self.child.id()), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        ended(&mut self.child)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits for a process to end.
+pub fn ended(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    wait_until(
+        || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        },
+        || "a process still runs".to_owned(),
+    );
+    status.unwrap()
+}
+
+/// Waits until `is_so`, for at most [`PATIENCE`].
+pub fn wait_until(mut is_so: impl FnMut() -> bool, what: impl Fn() -> String) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain: {}", what());
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+pub fn is_alive(process: u32) -> bool {
+    test_kill_process(pid(process)).is_ok()
+}
+
+fn pid(process: u32) -> Pid {
+    Pid::from_raw(i32::try_from(process).unwrap()).unwrap()
+}
+
+fn lines(stdout: impl Read + Send + 'static) -> mpsc::Receiver<Value> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let event = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?} is no event: {error}"));
+            if sender.send(event).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn collect(stderr: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let text = Arc::new(Mutex::new(String::new()));
+    let shared = Arc::clone(&text);
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let mut text = shared.lock().unwrap();
+            text.push_str(&line);
+            text.push('\n');
+        }
+    });
+    text
+}

@@ -14,7 +14,7 @@ use fnmesh_invoke::{AppState, AppStatus, Failure, FunctionId, Language};
 use fnmesh_runtime::{
     Runtime,
     app::{App, AppError},
-    deps::{self, Progress, Tools},
+    deps::{self, Progress},
 };
 use tokio::{sync::Notify, task, time};
 
@@ -51,17 +51,6 @@ impl Host {
         self.unsettled.set(left);
         if left == 0 {
             self.tell(&Event::Settled { apps: self.runtime.apps() });
-        }
-    }
-
-    fn tools(&self) -> Tools {
-        let config = &self.config.runtime;
-        Tools {
-            cache_dir: config.cache_dir.clone(),
-            python: config.python.clone(),
-            node: config.node.clone(),
-            path: config.path.clone(),
-            env: self.config.install_env.clone(),
         }
     }
 
@@ -120,7 +109,7 @@ impl Hosted {
     async fn start(&self, app: App) -> Result<(), Failure> {
         self.check_extension(&app)?;
         let mut tell = |progress| self.tell_progress(progress);
-        let dependencies = deps::install(&app, &self.host.tools(), &mut tell).await?;
+        let dependencies = deps::install(&app, &self.host.config.tools, &mut tell).await?;
         self.host.runtime.deploy(app, &dependencies).await
     }
 

@@ -1,4 +1,6 @@
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
+
+use fnmesh_runtime::deps::Tools;
 
 /// What a node serves, and how.
 #[derive(Clone, Debug)]
@@ -11,8 +13,8 @@ pub struct Config {
     pub runtime: fnmesh_runtime::Config,
     /// Where the Python worker core may be, best first. Default none, which leaves Python apps failed.
     pub python_extensions: Vec<PathBuf>,
-    /// Environment of package installers. Default empty.
-    pub install_env: Vec<(OsString, OsString)>,
+    /// Interpreters and package installers. Their cache holds for `runtime` too.
+    pub tools: Tools,
     /// How long calls in flight may take when the node stops. Default 30 s.
     pub drain_timeout: Duration,
     /// Whether apps are deployed again when their files change. Default no.
@@ -26,7 +28,7 @@ impl Default for Config {
             gateway: fnmesh_gateway::Config::default(),
             runtime: fnmesh_runtime::Config::default(),
             python_extensions: Vec::new(),
-            install_env: Vec::new(),
+            tools: Tools::default(),
             drain_timeout: Duration::from_secs(30),
             watch: false,
         }
@@ -37,6 +39,7 @@ impl Config {
     /// Makes both sides agree, and picks the Python extension.
     pub(crate) fn settle(&mut self) {
         self.runtime.threads = self.gateway.threads.get();
+        self.runtime.cache_dir.clone_from(&self.tools.cache_dir);
         self.runtime.max_body_bytes = self.gateway.max_body_bytes;
         if let Some(found) = self.python_extensions.iter().find(|path| path.is_file()) {
             self.runtime.python_extension.clone_from(found);

@@ -29,6 +29,12 @@ pub(crate) fn all() -> Vec<(OsString, OsString)> {
     env::vars_os().collect()
 }
 
+/// What workers get of it, below their app's own variables: nothing that could be a secret.
+pub(crate) fn of_workers() -> Vec<(OsString, OsString)> {
+    const NAMES: [&str; 8] = ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH"];
+    NAMES.iter().filter_map(|name| Some((OsString::from(name), env::var_os(name)?))).collect()
+}
+
 /// Where the Python extension may be, best first: where the user says, else near the executable.
 pub(crate) fn python_extensions(asked: Option<PathBuf>) -> Vec<PathBuf> {
     match asked {

@@ -14,6 +14,7 @@ use crate::{
     inspect::Inspected,
     manifest::FunctionSettings,
     pool::Pool,
+    threads::Threads,
 };
 
 /// All apps by name. Replaced as a whole, so that callers read it without a lock.
@@ -48,10 +49,25 @@ impl Entry {
     }
 }
 
-/// A pool, and how to end it.
+/// A pool, and how to end it. Dropped, it ends at once.
 pub(crate) struct Owned {
     pub(crate) pool: Arc<Pool>,
+    pub(crate) threads: Arc<Threads>,
     pub(crate) retire: watch::Sender<Option<Duration>>,
+}
+
+impl Owned {
+    /// Starts no more calls, and gives those in flight at most `patience`.
+    pub(crate) fn retire(&self, patience: Duration) {
+        self.threads.close(&self.pool);
+        self.retire.send_replace(Some(patience));
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.threads.close(&self.pool);
+    }
 }
 
 /// What one deployment of an app serves.
@@ -103,6 +119,13 @@ impl Version {
             pools: loaded.into_iter().map(|(owned, _)| owned).collect(),
             functions,
             names,
+        }
+    }
+
+    /// Starts no more calls, and gives those in flight at most `patience`.
+    pub(crate) fn retire(&self, patience: Duration) {
+        for owned in &self.pools {
+            owned.retire(patience);
         }
     }
 

@@ -132,7 +132,7 @@ impl Runtime {
         let mut removed = None;
         self.shared.update(|catalog| removed = catalog.remove(name));
         if let Some(version) = removed.and_then(|entry| entry.serving.clone()) {
-            self.shared.retire(&version, REPLACED_PATIENCE);
+            version.retire(REPLACED_PATIENCE);
         }
     }
 
@@ -147,7 +147,7 @@ impl Runtime {
         self.shared.draining.store(true, SeqCst);
         for entry in self.shared.catalog.load().values() {
             if let Some(version) = &entry.serving {
-                self.shared.retire(version, patience);
+                version.retire(patience);
             }
         }
         self.shared.tasks.close();
@@ -223,11 +223,7 @@ impl Shared {
                 Err(_) => failed = Some(Failure { kind: "Stopped".to_owned(), ..Failure::default() }),
             }
         }
-        let Some(failure) = failed else { return Ok(loaded) };
-        for (owned, _) in loaded {
-            self.retire_pool(&owned, Duration::ZERO);
-        }
-        Err(failure)
+        failed.map_or(Ok(loaded), Err)
     }
 
     fn launch(&self, app: &App, dependencies: &Dependencies, language: Language) -> io::Result<Launch> {
@@ -269,7 +265,7 @@ impl Shared {
         let (first, loaded) = oneshot::channel();
         let want = app.manifest.instances.get() as usize;
         self.tasks.spawn(supervise(Arc::new(start), want, retired, first));
-        (Owned { pool, retire }, loaded)
+        (Owned { pool, threads: Arc::clone(&self.threads), retire }, loaded)
     }
 
     /// Swaps in the new version and lets the old one end.
@@ -282,19 +278,8 @@ impl Shared {
             catalog.insert(app.name.clone(), Arc::new(entry));
         });
         if let Some(previous) = previous {
-            self.retire(&previous, REPLACED_PATIENCE);
+            previous.retire(REPLACED_PATIENCE);
         }
-    }
-
-    fn retire(&self, version: &Version, patience: Duration) {
-        for owned in &version.pools {
-            self.retire_pool(owned, patience);
-        }
-    }
-
-    fn retire_pool(&self, owned: &Owned, patience: Duration) {
-        self.threads.close(&owned.pool);
-        owned.retire.send_replace(Some(patience));
     }
 }
 

@@ -141,7 +141,10 @@ fn node_functions_are_found_and_called() {
         let unknown = app.call("ad", "[]").await.unwrap_err();
         assert!(matches!(&unknown, Error::UnknownFunction { nearest, .. } if nearest[0] == "shop/add"), "{unknown}");
         let failed = app.call("fail", "[]").await.unwrap_err();
-        assert!(matches!(&failed, Error::FunctionFailed(it) if it.kind == "TypeError" && it.stack.contains("shop.js")), "{failed:?}");
+        assert!(
+            matches!(&failed, Error::FunctionFailed(it) if it.kind == "TypeError" && it.stack.contains("shop.js")),
+            "{failed:?}"
+        );
         let bad = app.call("add", "[").await.unwrap_err();
         assert!(matches!(bad, Error::InvalidInput { .. }), "{bad:?}");
     });
@@ -151,7 +154,9 @@ fn node_functions_are_found_and_called() {
 fn node_generator_streams() {
     with_app(async |app| {
         app.deploy(&[NODE_APP]).await.unwrap();
-        let ReplyBody::Stream(mut stream) = app.call("count", "[100]").await.unwrap().body else { panic!("not a stream") };
+        let ReplyBody::Stream(mut stream) = app.call("count", "[100]").await.unwrap().body else {
+            panic!("not a stream")
+        };
         for expected in 0..100 {
             let item = poll_fn(|cx| stream.as_mut().poll_next(cx)).await.unwrap().unwrap();
             assert_eq!(item, Payload::json(expected.to_string()));

@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use fnmesh_runtime::deps::Tools;
+
 use super::{
     FAILED, OK, Stop,
     options::{self, Dev, LogFormat, Serve},
@@ -62,19 +64,20 @@ fn config(options: options::Node, watch: bool) -> Result<Config, Stop> {
         Some(threads) => fnmesh_gateway::Config { threads, ..gateway },
         None => gateway,
     };
-    let runtime = fnmesh_runtime::Config {
+    let tools = Tools {
         cache_dir: options.cache.unwrap_or_else(environment::cache_dir),
         python: options.python,
         node: options.node,
         path: environment::path(),
-        ..fnmesh_runtime::Config::default()
+        env: environment::all(),
     };
+    let runtime = fnmesh_runtime::Config { worker_env: environment::of_workers(), ..Default::default() };
     Ok(Config {
         directories: options.directories,
         gateway,
         runtime,
         python_extensions: environment::python_extensions(options.python_extension),
-        install_env: environment::all(),
+        tools,
         drain_timeout: options.drain_timeout,
         watch,
     })

@@ -16,15 +16,15 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
 /// How long anything may take before a test gives up; a debug build on a busy machine is slow.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Directories of an app, gone after the test.
-pub struct Apps {
+pub(crate) struct Apps {
     root: tempfile::TempDir,
 }
 
 impl Apps {
-    pub fn new(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(files: &[(&str, &str)]) -> Self {
         let apps = Self { root: tempfile::tempdir().unwrap() };
         for (file, content) in files {
             apps.write(file, content);
@@ -32,11 +32,11 @@ impl Apps {
         apps
     }
 
-    pub fn path(&self, file: &str) -> PathBuf {
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.root.path().join(file)
     }
 
-    pub fn write(&self, file: &str, content: &str) {
+    pub(crate) fn write(&self, file: &str, content: &str) {
         let path = self.path(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
@@ -44,7 +44,7 @@ impl Apps {
 }
 
 /// The program with nothing of the tester's own settings in it.
-pub fn fnmesh() -> Command {
+pub(crate) fn fnmesh() -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_fnmesh"));
     let extension = program.with_file_name("libfnmesh_python.so");
     assert!(extension.is_file(), "{} is missing: cargo build -p fnmesh-python", extension.display());
@@ -57,30 +57,30 @@ pub fn fnmesh() -> Command {
 }
 
 /// Runs a command line to its end.
-pub fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     fnmesh().args(arguments).output().unwrap()
 }
 
-pub fn stdout(output: &Output) -> &str {
+pub(crate) fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).unwrap()
 }
 
-pub fn stderr(output: &Output) -> &str {
+pub(crate) fn stderr(output: &Output) -> &str {
     std::str::from_utf8(&output.stderr).unwrap()
 }
 
 /// A node in a process of its own. Killed when dropped.
-pub struct Node {
+pub(crate) struct Node {
     child: Child,
     events: mpsc::Receiver<Value>,
     stderr: Arc<Mutex<String>>,
-    pub url: String,
+    pub(crate) url: String,
     _cache: tempfile::TempDir,
 }
 
 impl Node {
     /// `fnmesh serve` or `dev` on these directories, on a free port.
-    pub fn start(command: &str, directories: &[PathBuf], options: &[&str]) -> Self {
+    pub(crate) fn start(command: &str, directories: &[PathBuf], options: &[&str]) -> Self {
         let cache = tempfile::tempdir().unwrap();
         let mut child = fnmesh()
             .arg(command)
@@ -100,14 +100,14 @@ impl Node {
     }
 
     /// Starts it and waits until every app was loaded or has failed.
-    pub fn settled(command: &str, directories: &[PathBuf], options: &[&str]) -> Self {
+    pub(crate) fn settled(command: &str, directories: &[PathBuf], options: &[&str]) -> Self {
         let node = Self::start(command, directories, options);
         node.event("settled");
         node
     }
 
     /// The next event of this name; others before it are skipped.
-    pub fn event(&self, name: &str) -> Value {
+    pub(crate) fn event(&self, name: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -120,39 +120,39 @@ impl Node {
     }
 
     /// Events that are there by now.
-    pub fn events(&self) -> Vec<Value> {
+    pub(crate) fn events(&self) -> Vec<Value> {
         self.events.try_iter().collect()
     }
 
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         self.stderr.lock().unwrap().clone()
     }
 
     /// Waits until the node's stderr contains `text`.
-    pub fn wait_for_stderr(&self, text: &str) {
+    pub(crate) fn wait_for_stderr(&self, text: &str) {
         wait_until(|| self.stderr().contains(text), || format!("{text:?} in stderr:\n{}", self.stderr()));
     }
 
     /// `fnmesh call` on this node.
-    pub fn call(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn call(&self, arguments: &[&str]) -> Output {
         self.client("call", arguments).output().unwrap()
     }
 
     /// A client command on this node, not started yet.
-    pub fn client(&self, command: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn client(&self, command: &str, arguments: &[&str]) -> Command {
         let mut client = fnmesh();
         client.arg(command).args(arguments).args(["--node", &self.url]);
         client
     }
 
     /// What `/_/apps` says.
-    pub fn apps(&self) -> Value {
+    pub(crate) fn apps(&self) -> Value {
         let output = self.client("ls", &["--json"]).output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// Process ids of all workers.
-    pub fn workers(&self) -> Vec<u32> {
+    pub(crate) fn workers(&self) -> Vec<u32> {
         let apps = self.apps();
         let pools = apps.as_array().unwrap().iter().flat_map(|app| app["pools"].as_array().unwrap().clone());
         pools
@@ -161,12 +161,12 @@ impl Node {
             .collect()
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(pid(self.child.id()), signal).unwrap();
     }
 
     /// Waits for its end.
-    pub fn ended(&mut self) -> ExitStatus {
+    pub(crate) fn ended(&mut self) -> ExitStatus {
         ended(&mut self.child)
     }
 }
@@ -180,7 +180,7 @@ impl Drop for Node {
 }
 
 /// Waits for a process to end.
-pub fn ended(child: &mut Child) -> ExitStatus {
+pub(crate) fn ended(child: &mut Child) -> ExitStatus {
     let mut status = None;
     wait_until(
         || {
@@ -193,7 +193,7 @@ pub fn ended(child: &mut Child) -> ExitStatus {
 }
 
 /// Waits until `is_so`, for at most [`PATIENCE`].
-pub fn wait_until(mut is_so: impl FnMut() -> bool, what: impl Fn() -> String) {
+pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool, what: impl Fn() -> String) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "waited in vain: {}", what());
@@ -201,7 +201,7 @@ pub fn wait_until(mut is_so: impl FnMut() -> bool, what: impl Fn() -> String) {
     }
 }
 
-pub fn is_alive(process: u32) -> bool {
+pub(crate) fn is_alive(process: u32) -> bool {
     test_kill_process(pid(process)).is_ok()
 }
 

@@ -1,3 +1,4 @@
 //! Runs functions on this machine.
 
+pub mod javascript;
 pub mod worker;

@@ -177,3 +177,39 @@ impl From<InstallError> for Failure {
 fn failed_to(what: &'static str, path: &Path) -> impl Fn(io::Error) -> InstallError {
     move |source| InstallError::Io { what, path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tools_see_their_settings_and_no_secrets() {
+        for name in [
+            "HOME",
+            "PIP_INDEX_URL",
+            "npm_config_cache",
+            "NPM_CONFIG_CACHE",
+            "HTTPS_PROXY",
+            "no_proxy",
+            "SSL_CERT_FILE",
+        ] {
+            assert!(is_for_tools(name.as_ref()), "{name}");
+        }
+        for name in ["AWS_SECRET_ACCESS_KEY", "PYTHONPATH", "NODE_OPTIONS", "PIP", "MY_PROXY", "home", "PATH"] {
+            assert!(!is_for_tools(name.as_ref()), "{name}");
+        }
+    }
+
+    #[test]
+    fn failure_shows_what_the_tool_said() {
+        let error = InstallError::Tool {
+            what: "Python packages of shop".into(),
+            reason: "failed (exit status: 1)".into(),
+            hint: Some("do this"),
+            output: "last\nlines".into(),
+        };
+        let failure = Failure::from(error);
+        assert_eq!(failure.message, "Python packages of shop: failed (exit status: 1); do this");
+        assert_eq!((failure.kind.as_str(), failure.stack.as_str()), ("InstallError", "last\nlines"));
+    }
+}

@@ -111,7 +111,9 @@ pub(crate) fn resolve(directory: &Path, named: &str) -> Result<String, String> {
         return Err(format!("{named:?} has none of the endings {LOOKED_FOR}"));
     };
     if language == Language::Python && !stem.split('/').all(is_identifier) {
-        return Err(format!("{named:?} is no name of a Python module: only letters, digits and '_' can be imported"));
+        return Err(format!(
+            "{named:?} cannot be imported by Python: letters, digits and '_' can, not beginning with a digit"
+        ));
     }
     Ok(file)
 }

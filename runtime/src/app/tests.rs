@@ -1,4 +1,9 @@
-use std::{fs, os::unix::fs::symlink, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
 
 use tempfile::TempDir;
 
@@ -96,8 +101,8 @@ fn unusable_files_are_left_out_with_a_warning() {
     assert_eq!(
         app.warnings,
         [
-            "\"1st.py\" is no name of a Python module: only letters, digits and '_' can be imported",
-            "\"my-text.py\" is no name of a Python module: only letters, digits and '_' can be imported",
+            "\"1st.py\" cannot be imported by Python: letters, digits and '_' can, not beginning with a digit",
+            "\"my-text.py\" cannot be imported by Python: letters, digits and '_' can, not beginning with a digit",
             "\"x.py\" is a link that leads outside the app; put the file itself there",
         ]
     );
@@ -109,7 +114,7 @@ fn nothing_to_serve_says_what_was_looked_for() {
     let expected = format!("APP: no functions found; looked for {endings} at the top level");
     assert_eq!(read(&[("README.md", ""), ("lib/a.py", "")]).unwrap_err(), expected);
     let error = read(&[("my-text.py", "")]).unwrap_err();
-    assert!(error.starts_with(&format!("{expected} and left out: \"my-text.py\" is no name")), "{error}");
+    assert!(error.starts_with(&format!("{expected} and left out: \"my-text.py\" cannot be")), "{error}");
 }
 
 #[test]
@@ -226,4 +231,26 @@ fn typescript_files_include_what_modules_may_import() {
     let app = App::read(root.path(), Some("shop")).unwrap();
     let expected = ["a.ts", "lib/b.mts", "lib/deep/c.cts"].map(|file| app.directory.join(file));
     assert_eq!(app.typescript_files().unwrap(), expected);
+}
+
+#[test]
+fn reading_survives_files_that_come_and_go() {
+    let root = directory(&[("a.py", ""), ("lib/x.py", "")]);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let [module, within, other] = ["b.py", "lib", "other"].map(|name| root.path().join(name));
+            while !stop.load(Relaxed) {
+                fs::write(&module, "x").unwrap();
+                fs::rename(&within, &other).unwrap();
+                fs::remove_file(&module).unwrap();
+                fs::write(&within, "a file").unwrap();
+                fs::remove_file(&within).unwrap();
+                fs::rename(&other, &within).unwrap();
+            }
+        });
+        let failed = (0..500).find_map(|_| App::read(root.path(), Some("shop")).err());
+        stop.store(true, Relaxed);
+        assert!(failed.is_none(), "{failed:?}");
+    });
 }

@@ -35,8 +35,8 @@ pub(super) fn hash(directory: &Path, bounds: &Bounds) -> Result<String, AppError
         let content = match digest(directory, &path, &mut left) {
             Ok(Some(content)) => content,
             Ok(None) => return Err(too_large(directory, format!("{} of files", bounds.size))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => blake3::hash(b""),
+            Err(error) if is_passing(&error) => continue,
             Err(error) => return Err(unreadable(directory, &path, &error)),
         };
         let path = path.as_os_str().as_bytes();
@@ -106,8 +106,10 @@ fn digest(directory: &Path, path: &Path, left: &mut u64) -> io::Result<Option<bl
     Ok(Some(hasher.finalize()))
 }
 
+/// Not there, not ours to read, or replaced by something else since it was listed.
 fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    matches!(error.kind(), NotFound | PermissionDenied | NotADirectory | IsADirectory)
 }
 
 fn unreadable(directory: &Path, path: &Path, error: &io::Error) -> AppError {

@@ -61,7 +61,7 @@ pub(super) async fn run(
         let mut group = GroupGuard(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
         let lines = pass_on(reader, &mut output, progress);
         let ended = timeout(limit, finish(&mut child, lines)).await;
-        if ended.is_ok() {
+        if matches!(ended, Ok(Ok(_))) {
             // The id is free for others once the tool was waited for.
             group.0 = None;
         }
@@ -109,6 +109,9 @@ async fn pass_on(
             return Ok(());
         }
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        if text.is_empty() {
+            continue;
+        }
         if output.len() == MAX_OUTPUT_LINES {
             output.pop_front();
         }
@@ -154,7 +157,7 @@ mod tests {
 
     #[tokio::test]
     async fn output_is_passed_on_in_order() {
-        let (result, lines) = lines_of("echo a; echo b >&2; printf 'c\\377'", TIMEOUT).await;
+        let (result, lines) = lines_of("echo a; echo; echo b >&2; printf 'c\\377'", TIMEOUT).await;
         result.unwrap();
         assert_eq!(lines, ["a", "b", "c\u{fffd}"]);
     }

@@ -171,7 +171,10 @@ fn module_that_cannot_be_served_is_refused() {
         ("lib", "\"lib\" is not a file; name the files to serve"),
         ("", "\"\" is not a file; name the files to serve"),
         ("notes.txt", "\"notes.txt\" has none of the endings *.py, *.js, *.mjs, *.cjs, *.ts, *.mts and *.cts"),
-        ("my-cart.py", "\"my-cart.py\" is no name of a Python module: only letters, digits and '_' can be imported"),
+        (
+            "my-cart.py",
+            "\"my-cart.py\" cannot be imported by Python: letters, digits and '_' can, not beginning with a digit",
+        ),
     ] {
         let (_root, directory) = app(&[
             ("cart.py", ""),

@@ -16,7 +16,10 @@ use std::{
 use fnmesh_invoke::{Failure, Language, Signature};
 
 pub use self::module::Module;
-use crate::manifest::{self, FileError, Manifest, did_you_mean};
+use crate::{
+    javascript,
+    manifest::{self, FileError, Manifest, did_you_mean},
+};
 
 /// One app, read from its directory. Nothing of it runs yet.
 #[derive(Clone, Debug)]
@@ -33,9 +36,9 @@ pub struct App {
     pub manifest: Manifest,
     /// Environment variables for its workers, sorted: `.env` under the manifest's own.
     pub env: Vec<(String, String)>,
-    /// TypeScript without its types, by absolute path. [`Self::read`] leaves it empty.
+    /// TypeScript without its types, by absolute path.
     pub sources: BTreeMap<PathBuf, String>,
-    /// What TypeScript says about functions, by [`Module::file`] and name. [`Self::read`] leaves it empty.
+    /// What sources say about functions besides what runs, TypeScript's types and comments, by [`Module::file`] and name.
     pub hints: BTreeMap<String, BTreeMap<String, Signature>>,
     /// Files that look like modules and are not served, each with the reason, for the author to see.
     pub warnings: Vec<String>,
@@ -65,6 +68,12 @@ pub enum AppError {
     /// A file in it cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A module of it cannot be parsed.
+    #[error("{failure}")]
+    Source {
+        /// What is wrong, with file and line.
+        failure: Box<Failure>,
+    },
     /// It has nothing to serve.
     #[error("{}: no functions found; looked for {} at the top level{}", directory.display(), module::LOOKED_FOR, listed(left_out))]
     Empty {
@@ -110,7 +119,9 @@ impl App {
         let modules = modules(&canonical, &manifest, files)?;
         let env = env(&canonical, &manifest)?;
         let (sources, hints) = Default::default();
-        Ok(Self { name, directory: canonical, version, modules, manifest, env, sources, hints, warnings })
+        let mut app = Self { name, directory: canonical, version, modules, manifest, env, sources, hints, warnings };
+        app.read_sources()?;
+        Ok(app)
     }
 
     /// The languages of its modules.
@@ -118,19 +129,42 @@ impl App {
         self.modules.iter().map(|module| module.language).collect()
     }
 
-    /// Its TypeScript files outside `node_modules`, absolute: modules and what they may import.
-    ///
-    /// # Errors
-    /// When the directory cannot be read any more.
-    pub fn typescript_files(&self) -> Result<Vec<PathBuf>, AppError> {
+    /// Strips the types of its TypeScript files, modules and what they may import, and takes types and comments
+    /// from the sources of its modules.
+    fn read_sources(&mut self) -> Result<(), AppError> {
         let mut files = version::files(&self.directory, &version::Bounds::default())?;
         files.retain(|file| module::is_typescript(file));
-        Ok(files.into_iter().map(|file| self.directory.join(file)).collect())
+        for file in files {
+            let path = self.directory.join(&file);
+            // Gone since it was listed: whoever imports it will say so.
+            let Ok(source) = fs::read_to_string(&path) else { continue };
+            match javascript::strip_types(&path, &source) {
+                Ok(stripped) => drop(self.sources.insert(path, stripped)),
+                Err(failure) if self.modules.iter().any(|module| Path::new(&module.file) == file) => {
+                    return Err(AppError::Source { failure: Box::new(failure) });
+                }
+                Err(failure) => self.warnings.push(format!("{} is left out: {failure}", file.display())),
+            }
+        }
+        for module in self.modules.iter().filter(|module| module.language == Language::Node) {
+            let Ok(source) = fs::read_to_string(self.directory.join(&module.file)) else { continue };
+            let hints = if module::is_typescript(Path::new(&module.file)) {
+                javascript::typescript_signatures(&source)
+            } else {
+                let documented = javascript::documentation(&source).into_iter();
+                documented.map(|(name, doc)| (name, Signature { doc: Some(doc), ..Signature::default() })).collect()
+            };
+            self.hints.insert(module.file.clone(), hints);
+        }
+        Ok(())
     }
 }
 
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
+        if let AppError::Source { failure } = error {
+            return *failure;
+        }
         Self { kind: "AppError".to_owned(), message: error.to_string(), stack: String::new() }
     }
 }

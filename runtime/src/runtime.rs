@@ -106,6 +106,9 @@ impl Runtime {
         );
         let _turn = turn.lock().await;
         self.expect(&app.name, &app.directory);
+        for warning in &app.warnings {
+            tracing::warn!(target: "fnmesh::runtime", app = app.name, warning, "app has a part that is not served");
+        }
         match self.shared.start(&app, dependencies).await {
             Ok(loaded) => {
                 self.shared.serve(&app, loaded);
@@ -270,6 +273,10 @@ impl Shared {
 
     /// Swaps in the new version and lets the old one end.
     fn serve(&self, app: &App, loaded: Vec<(Owned, Vec<Inspected>)>) {
+        let found = loaded.iter().flat_map(|(_, inspected)| inspected).map(|it| (it.module.as_str(), it.name.as_str()));
+        for key in app.manifest.unmatched(found) {
+            tracing::warn!(target: "fnmesh::runtime", app = app.name, key, "manifest has settings for a function that is not there");
+        }
         let previous = self.catalog.load().get(&app.name).and_then(|entry| entry.serving.clone());
         let version = Arc::new(Version::new(app, loaded, previous.as_deref()));
         self.update(|catalog| {

@@ -1,1 +1,62 @@
-//! p
+//! The worker core: the extension module that an app's own Python interpreter loads to serve calls.
+//!
+//! It speaks the worker protocol (`docs/worker-protocol.md`) on the socket pairs it inherits. Of its threads that run
+//! user code one at a time leads: it reads all channels, runs calls inline and writes their answers together
+//! (`leader`). When a call lasts, a monitor passes leadership to another thread, so that a blocking function delays
+//! others by about two milliseconds at most, the first time (`baton`, `monitor`, `runners`). Coroutines go to one event
+//! loop (`task`), generators keep a thread of their own (`stream`).
+//!
+//! Invariants: only the thread that owns leadership touches what was read; no lock is held while Python code runs or
+//! while a thread waits for the GIL; no thread that holds the GIL waits for the node.
+
+use pyo3::prelude::*;
+
+mod arguments;
+mod baton;
+mod call;
+mod channel;
+mod context;
+mod core;
+mod encode;
+mod failure;
+mod ffi;
+#[path = "../../src/worker/frame.rs"]
+#[allow(clippy::len_without_is_empty, reason = "the node's file; no frame is empty")]
+pub mod frame;
+mod function;
+mod keys;
+mod leader;
+mod load;
+mod logs;
+mod monitor;
+mod package;
+mod parse;
+mod reply;
+mod runners;
+mod stop;
+mod stream;
+mod task;
+mod writer;
+
+/// Serves calls until the node stops the worker. Does not return.
+#[pyfunction]
+fn main(py: Python<'_>, channels: usize) -> PyResult<()> {
+    package::install(py)?;
+    let core = core::Core::start(channels)?;
+    load::load(py, core);
+    core.runners.lead_first(py, core)
+}
+
+#[pymodule]
+mod fnmesh_python {
+    #[pymodule_export]
+    use super::{
+        context::{invocation_id, remaining, traceparent},
+        core::after_fork,
+        logs::{record, write},
+        main,
+        package::source,
+        parse::parse_json,
+        task::{Task, flush_tasks, take_tasks},
+    };
+}

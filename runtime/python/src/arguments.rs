@@ -1,0 +1,234 @@
+//! A call's body bound to its function's parameters.
+
+use jiter::Peek;
+use pyo3::{
+    prelude::*,
+    types::{PyBytes, PyDict, PyString},
+};
+
+use crate::{
+    failure::Failure,
+    ffi,
+    frame::BodyFormat,
+    function::{Parameter, Shape},
+    keys::Keys,
+    parse::{Reader, Refused},
+};
+
+/// What a function is called with. Kept from call to call for its allocation.
+#[derive(Default)]
+pub(crate) struct Arguments<'py> {
+    /// By position; while names are bound, one place for each named parameter.
+    values: Vec<Option<Bound<'py, PyAny>>>,
+    names: Option<Bound<'py, PyDict>>,
+}
+
+/// Why a body cannot be bound.
+enum Mismatch {
+    Json(Refused),
+    Arity(String),
+    /// The object has a member that is no parameter.
+    Unnamed,
+}
+
+impl From<Refused> for Mismatch {
+    fn from(refused: Refused) -> Self {
+        Self::Json(refused)
+    }
+}
+
+impl<'py> Arguments<'py> {
+    /// Reads `body` and binds it to the parameters of `function`.
+    pub(crate) fn bind(
+        &mut self,
+        py: Python<'py>,
+        function: &Shape,
+        format: BodyFormat,
+        body: &[u8],
+        keys: &mut Keys,
+    ) -> Result<(), Failure> {
+        self.clear();
+        let bound = match format {
+            BodyFormat::Json if !body.is_empty() => self.json(py, function, body, keys),
+            BodyFormat::Json | BodyFormat::None => self.complete_positions(function, 0),
+            BodyFormat::Bytes => self.single(function, PyBytes::new(py, body).into_any()),
+            BodyFormat::Text => {
+                let text =
+                    std::str::from_utf8(body).map_err(|_| Failure::invalid("the text is not valid UTF-8".into()))?;
+                self.single(function, PyString::new(py, text).into_any())
+            }
+        };
+        bound.map_err(|mismatch| match mismatch {
+            Mismatch::Json(refused) => Failure::invalid(format!("the arguments are {}", refused.describe(body))),
+            Mismatch::Arity(what) => Failure::invalid(format!("{}: {what}", function.signature)),
+            Mismatch::Unnamed => Failure::invalid(format!("{}: unexpected argument", function.signature)),
+        })
+    }
+
+    /// Binds the HTTP request alone.
+    pub(crate) fn bind_request(
+        &mut self,
+        function: &Shape,
+        parameter: usize,
+        request: Bound<'py, PyAny>,
+    ) -> Result<(), Failure> {
+        self.clear();
+        self.values.resize(function.parameters.len(), None);
+        self.values[parameter] = Some(request.clone());
+        self.complete_names(request.py(), function).map_err(|_| {
+            Failure::invalid(format!(
+                "{}: takes more than the HTTP request, which is all it can get",
+                function.signature
+            ))
+        })
+    }
+
+    /// Calls the function; the arguments are gone afterwards.
+    pub(crate) fn call(&mut self, function: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let names = self.names.as_ref().map_or(std::ptr::null_mut(), Bound::as_ptr);
+        // SAFETY: binding left no place empty, and `Option<Bound>` has the layout of a pointer to an object. The result is
+        // a new reference, or null with an exception set.
+        let result = unsafe {
+            let values = self.values.as_ptr().cast();
+            let result = ffi::PyObject_VectorcallDict(function.as_ptr(), values, self.values.len(), names);
+            Bound::from_owned_ptr_or_err(function.py(), result)
+        };
+        self.clear();
+        result
+    }
+
+    fn clear(&mut self) {
+        self.values.clear();
+        self.names = None;
+    }
+
+    fn single(&mut self, function: &Shape, value: Bound<'py, PyAny>) -> Result<(), Mismatch> {
+        self.values.push(Some(value));
+        self.complete_positions(function, 1)
+    }
+
+    fn json(&mut self, py: Python<'py>, function: &Shape, body: &[u8], keys: &mut Keys) -> Result<(), Mismatch> {
+        let mut reader = Reader::new(py, body, keys);
+        match reader.peek()? {
+            Peek::Array => self.array(function, reader),
+            Peek::Object => match self.object(function, reader) {
+                Err(Mismatch::Unnamed) => self.object_values(function, Reader::new(py, body, keys)),
+                bound => bound,
+            },
+            _ => self.single(function, reader.document()?),
+        }
+    }
+
+    /// Positions.
+    fn array(&mut self, function: &Shape, mut reader: Reader<'_, 'py>) -> Result<(), Mismatch> {
+        let mut given = 0;
+        let mut next = reader.first_item()?;
+        while let Some(peek) = next {
+            let value = reader.value(peek, 1)?;
+            given += 1;
+            if given <= function.positional || function.any_position {
+                self.values.push(Some(value));
+            }
+            next = reader.next_item()?;
+        }
+        reader.finish()?;
+        self.complete_positions(function, given)
+    }
+
+    /// Names. Of members with the same name the last one counts.
+    fn object(&mut self, function: &Shape, mut reader: Reader<'_, 'py>) -> Result<(), Mismatch> {
+        let py = reader.py();
+        self.values.resize(function.parameters.len(), None);
+        let mut expected = 0;
+        let mut key = reader.first_key()?;
+        while let Some(name) = key {
+            if let Some(parameter) = function.find(name, expected) {
+                let peek = reader.peek()?;
+                self.values[parameter] = Some(reader.value(peek, 1)?);
+                expected = parameter + 1;
+            } else if function.any_name {
+                let name = PyString::new(py, name);
+                let peek = reader.peek()?;
+                let value = reader.value(peek, 1)?;
+                set(self.names(py), name, value)?;
+            } else {
+                self.clear();
+                return Err(Mismatch::Unnamed);
+            }
+            key = reader.next_key()?;
+        }
+        reader.finish()?;
+        self.complete_names(py, function)
+    }
+
+    /// An object whose members are not all parameters: its values by position, in its own order.
+    fn object_values(&mut self, function: &Shape, reader: Reader<'_, 'py>) -> Result<(), Mismatch> {
+        let document = reader.document()?;
+        let object = document.cast::<PyDict>().map_err(|error| Mismatch::Arity(error.to_string()))?;
+        self.values.extend(object.values().iter().map(Some));
+        self.complete_positions(function, object.len()).map_err(|_| {
+            let mut names = object.keys().iter().map(|name| name.to_string()).collect::<Vec<_>>();
+            names.retain(|name| function.find(name, 0).is_none());
+            Mismatch::Arity(format!("unexpected argument{}", quoted(&names)))
+        })
+    }
+
+    fn complete_positions(&mut self, function: &Shape, given: usize) -> Result<(), Mismatch> {
+        let positional = function.positional;
+        if given > positional && !function.any_position {
+            let least =
+                function.parameters[..positional].iter().filter(|parameter| parameter.default.is_none()).count();
+            let at_most = if least < positional { "at most " } else { "" };
+            let plural = if positional == 1 { "" } else { "s" };
+            return Err(Mismatch::Arity(format!("takes {at_most}{positional} argument{plural}, got {given}")));
+        }
+        match function.parameters.get(given.min(positional)..) {
+            Some(rest) if rest.iter().any(|parameter| parameter.default.is_none()) => Err(missing(
+                rest.iter().filter(|parameter| parameter.default.is_none()).map(|parameter| &*parameter.name),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fills gaps between given positions with defaults, and moves what only goes by name.
+    fn complete_names(&mut self, py: Python<'py>, function: &Shape) -> Result<(), Mismatch> {
+        let (positional, by_name) = function.parameters.split_at(function.positional);
+        let absent = |(value, parameter): (&Option<_>, &Parameter)| value.is_none() && parameter.default.is_none();
+        if self.values.iter().zip(&function.parameters).any(absent) {
+            let absent = self.values.iter().zip(&function.parameters).filter(|pair| absent(*pair));
+            return Err(missing(absent.map(|(_, parameter)| &*parameter.name)));
+        }
+        for (index, parameter) in by_name.iter().enumerate() {
+            if let Some(value) = self.values[positional.len() + index].take() {
+                set(self.names(py), parameter.key.bind(py).clone(), value)?;
+            }
+        }
+        let given = self.values.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.values.truncate(given);
+        for (value, parameter) in self.values.iter_mut().zip(positional) {
+            if let (None, Some((default,))) = (&value, &parameter.default) {
+                *value = Some(default.bind(py).clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&mut self, py: Python<'py>) -> &Bound<'py, PyDict> {
+        self.names.get_or_insert_with(|| PyDict::new(py))
+    }
+}
+
+fn set<'py>(names: &Bound<'py, PyDict>, name: Bound<'py, PyString>, value: Bound<'py, PyAny>) -> Result<(), Mismatch> {
+    names.set_item(name, value).map_err(|error| Mismatch::Arity(error.to_string()))
+}
+
+fn missing<'a>(names: impl Iterator<Item = &'a str>) -> Mismatch {
+    Mismatch::Arity(format!("missing argument{}", quoted(&names.map(str::to_owned).collect::<Vec<_>>())))
+}
+
+/// ` 'a'`, or `s 'a', 'b'`.
+fn quoted(names: &[String]) -> String {
+    let plural = if names.len() > 1 { "s" } else { "" };
+    let names = names.iter().map(|name| format!(" '{name}'")).collect::<Vec<_>>();
+    format!("{plural}{}", names.join(","))
+}

@@ -1,0 +1,178 @@
+//! What all threads of the worker share.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Instant,
+};
+
+use pyo3::prelude::*;
+use rustix::io::{FdFlags, fcntl_setfd};
+
+use crate::{
+    baton::Baton,
+    channel::{Channel, Flushed},
+    frame::Header,
+    function::Function,
+    monitor::Monitor,
+    runners::{CallKey, Runners},
+    stream::Credit,
+    task::{Loop, Task},
+    writer::Writer,
+};
+
+/// Exit status after a frame that cannot be read, from sysexits.h.
+const EX_SOFTWARE: i32 = 70;
+/// The first channel's file descriptor.
+const FIRST_FD: RawFd = 3;
+
+static CORE: OnceLock<Core> = OnceLock::new();
+/// This process is a fork of a worker: it must not touch the channels.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// The worker.
+pub(crate) struct Core {
+    pub(crate) channels: Vec<Channel>,
+    pub(crate) baton: Baton,
+    pub(crate) monitor: Monitor,
+    pub(crate) writer: Writer,
+    pub(crate) runners: Runners,
+    pub(crate) tasks: Loop,
+    /// Index of the function the leader is in.
+    pub(crate) calling: AtomicU32,
+    app: OnceLock<App>,
+    tracked: Mutex<HashMap<CallKey, Tracked>>,
+}
+
+/// The app, once it is loaded.
+pub(crate) struct App {
+    pub(crate) functions: Vec<Function>,
+    pub(crate) max_reply_bytes: usize,
+}
+
+/// A call that goes on after its function returned.
+pub(crate) enum Tracked {
+    Stream(Arc<Credit>),
+    Task(Py<Task>),
+}
+
+impl Core {
+    /// Takes the inherited channels and starts the helper threads.
+    pub(crate) fn start(channels: usize) -> io::Result<&'static Self> {
+        let last = FIRST_FD + RawFd::try_from(channels).map_err(io::Error::other)?;
+        let channels = (FIRST_FD..last).map(inherit).collect::<io::Result<_>>()?;
+        let core = CORE.get_or_init(|| Self {
+            channels,
+            baton: Baton::new(),
+            monitor: Monitor::new(),
+            writer: Writer::new().unwrap_or_else(|error| die(&format!("cannot start: {error}"))),
+            runners: Runners::new(),
+            tasks: Loop::default(),
+            calling: AtomicU32::new(0),
+            app: OnceLock::new(),
+            tracked: Mutex::default(),
+        });
+        core.writer.start(core)?;
+        core.monitor.start(core)?;
+        Ok(core)
+    }
+
+    /// The worker of this process, unless it is a fork of a worker.
+    pub(crate) fn get() -> Option<&'static Self> {
+        CORE.get().filter(|_| !is_forked())
+    }
+
+    /// Sets what was loaded. Later calls change nothing.
+    pub(crate) fn set_app(&self, app: App) {
+        self.app.get_or_init(|| app);
+    }
+
+    pub(crate) fn function(&self, index: u32) -> Option<&Function> {
+        self.app.get()?.functions.get(index as usize)
+    }
+
+    pub(crate) fn max_reply_bytes(&self) -> usize {
+        self.app.get().map_or(usize::MAX, |app| app.max_reply_bytes)
+    }
+
+    /// Adds a frame to what is to be written; it goes out with the next flush.
+    pub(crate) fn push(&self, channel: usize, header: Header, meta: &[u8], body: &[u8]) {
+        self.channels[channel].push(header, meta, body);
+    }
+
+    /// Writes what is there for this channel, without waiting.
+    pub(crate) fn flush(&self, channel: usize) {
+        if !is_forked() && self.channels[channel].flush() == Flushed::Stuck {
+            self.writer.watch(channel);
+        }
+    }
+
+    pub(crate) fn flush_all(&self) {
+        for channel in 0..self.channels.len() {
+            self.flush(channel);
+        }
+    }
+
+    /// Writes everything, waiting for the node until `deadline`.
+    pub(crate) fn drain(&self, py: Python<'_>, deadline: Instant) {
+        self.flush_all();
+        py.detach(|| self.channels.iter().for_each(|channel| channel.wait_until_sent(deadline)));
+    }
+
+    /// The calls that go on after their function returned.
+    pub(crate) fn tracked(&self) -> MutexGuard<'_, HashMap<CallKey, Tracked>> {
+        self.tracked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether this process is a fork of a worker.
+pub(crate) fn is_forked() -> bool {
+    FORKED.load(Ordering::Relaxed)
+}
+
+/// Ends a fork that came back from user code: it has nobody to answer to.
+pub(crate) fn leave_if_forked() {
+    if is_forked() {
+        quit(0);
+    }
+}
+
+/// In a new fork: lets go of the channels.
+#[pyfunction]
+pub(crate) fn after_fork() {
+    FORKED.store(true, Ordering::Relaxed);
+    let Some(core) = CORE.get() else { return };
+    // SAFETY: plain system calls. The descriptors stay taken, by /dev/null, so that a file the fork opens cannot get
+    // the number of a channel.
+    unsafe {
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        for channel in &core.channels {
+            libc::dup3(null, channel.socket().as_raw_fd(), libc::O_CLOEXEC);
+        }
+        libc::close(null);
+    }
+}
+
+/// Ends the process at once, without Python's or C's exit handlers.
+pub(crate) fn quit(status: i32) -> ! {
+    // SAFETY: no precondition.
+    unsafe { libc::_exit(status) }
+}
+
+/// Ends the process because the node and the worker do not understand each other.
+pub(crate) fn die(reason: &str) -> ! {
+    eprintln!("fnmesh worker: {reason}");
+    quit(EX_SOFTWARE)
+}
+
+fn inherit(fd: RawFd) -> io::Result<Channel> {
+    // SAFETY: the node hands these descriptors to the worker for its use alone; a wrong number fails just below.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    Ok(Channel::new(socket))
+}

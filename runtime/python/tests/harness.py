@@ -1,0 +1,281 @@
+"""Starts real workers and speaks the worker protocol with them over socket pairs."""
+
+import collections
+import fcntl
+import json
+import os
+import queue
+import shutil
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
+BOOTSTRAP = os.path.join(ROOT, "runtime", "python", "src", "bootstrap.py")
+EXTENSION = os.environ.get("FNMESH_PYTHON_EXTENSION") or os.path.join(
+    os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "debug", "libfnmesh_python.so"
+)
+#: Nothing in these tests may take longer.
+PATIENCE = 20
+
+LOAD, READY, INVOKE, RESULT, ERROR, CHUNK, CANCEL, CREDIT, LOG, PING, PONG, STOP = range(1, 13)
+JSON, BYTES, TEXT, NONE = range(4)
+UNKNOWN_FUNCTION, INVALID_INPUT, RAISED, CANCELLED, LOAD_FAILED, INTERNAL = 1001, 1002, 1003, 1005, 1006, 33307
+
+
+class Frame(collections.namedtuple("Frame", "kind format aux id meta body")):
+    """One frame, without its lengths."""
+
+    def value(self):
+        """The body in Python: JSON decoded, text as str."""
+        if self.format == JSON:
+            return json.loads(self.body)
+        return self.body.decode() if self.format == TEXT else self.body
+
+    def head(self):
+        """The response head in its meta."""
+        return json.loads(self.meta)
+
+    def encode(self):
+        length = 12 + len(self.meta) + len(self.body)
+        head = struct.pack("<IBBHII", length, self.kind, self.format, self.aux, self.id, len(self.meta))
+        return head + self.meta + self.body
+
+
+def frame(kind, id=0, body=b"", format=NONE, aux=0, meta=b""):
+    return Frame(kind, format, aux, id, meta, body)
+
+
+class Channel:
+    """The node's end of one channel, with a thread that sorts what arrives by call."""
+
+    def __init__(self, worker, number, end):
+        self.worker, self.number, self.socket = worker, number, end
+        self.arrived = collections.defaultdict(queue.Queue)
+        self.order = []
+        self.reading = threading.Event()
+        self.reading.set()
+        self.closed = threading.Event()
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def send(self, *frames):
+        self.socket.sendall(b"".join(frame.encode() for frame in frames))
+
+    def next(self, id, timeout=PATIENCE):
+        """The next frame of this call that is no log."""
+        try:
+            return self.arrived[id].get(timeout=timeout)
+        except queue.Empty:
+            raise AssertionError(f"no frame for call {id} within {timeout} s; {self.worker.state()}") from None
+
+    def _read(self):
+        buffer = b""
+        while True:
+            self.reading.wait()
+            try:
+                data = self.socket.recv(1 << 16)
+            except OSError:
+                data = b""
+            if not data:
+                self.closed.set()
+                return
+            buffer += data
+            while len(buffer) >= 16:
+                length, kind, format, aux, id, meta = struct.unpack_from("<IBBHII", buffer)
+                if len(buffer) < length + 4:
+                    break
+                rest = buffer[16 : length + 4]
+                buffer = buffer[length + 4 :]
+                self._sort(Frame(kind, format, aux, id, rest[:meta], rest[meta:]))
+
+    def _sort(self, arrived):
+        self.order.append(arrived)
+        if arrived.kind == LOG:
+            self.worker.logs.append(arrived)
+        else:
+            self.arrived[arrived.id].put(arrived)
+
+
+class Worker:
+    """A worker process with an app made of `files` (name to source)."""
+
+    def __init__(self, files, channels=2, modules=None, settings=None, python=None, environment=None, **load):
+        self.directory = tempfile.mkdtemp(prefix="fnmesh-test-")
+        for name, source in files.items():
+            path = os.path.join(self.directory, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w") as file:
+                file.write(source)
+        self.logs, self.functions, self.status = [], {}, None
+        self.ids = iter(range(1, 1 << 31))
+        pairs = [socket.socketpair() for _ in range(channels)]
+        self.pid = self._spawn(python or sys.executable, [theirs for _, theirs in pairs], environment or {})
+        self.channels = [Channel(self, number, ours) for number, (ours, _) in enumerate(pairs)]
+        names = modules or [name for name in files if "/" not in name and name.endswith(".py")]
+        body = {
+            "protocol": 1,
+            "app": "test",
+            "directory": self.directory,
+            "max_reply_bytes": 64 << 20,
+            "concurrency": 100,
+            "modules": [
+                {"name": name[:-3].replace("/", "."), "file": name, "settings": settings or {}} for name in names
+            ],
+            **load,
+        }
+        self.channels[0].send(frame(LOAD, body=json.dumps(body).encode(), format=JSON))
+
+    def _spawn(self, python, ends, environment):
+        # Away from the numbers the worker gets them by.
+        high = [fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 100) for end in ends]
+        actions = [(os.POSIX_SPAWN_DUP2, fd, 3 + number) for number, fd in enumerate(high)]
+        actions.append((os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0))
+        for fd, name in ((1, "stdout"), (2, "stderr")):
+            path = os.path.join(self.directory, f".{name}")
+            actions.append((os.POSIX_SPAWN_OPEN, fd, path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        with open(BOOTSTRAP) as file:
+            arguments = [python, "-c", file.read(), str(len(ends)), EXTENSION]
+        environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **environment}
+        before = os.getcwd()
+        os.chdir(self.directory)
+        try:
+            return os.posix_spawn(python, arguments, environment, file_actions=actions)
+        finally:
+            os.chdir(before)
+            for end in ends:
+                end.close()
+            for fd in high:
+                os.close(fd)
+
+    def ready(self):
+        """Waits until it is loaded."""
+        answer = self.channels[0].next(0)
+        if answer.kind != READY:
+            raise AssertionError(f"not ready: {answer.value()['stack'] or answer.value()}")
+        self.description = answer.value()
+        self.functions = {entry["name"]: index for index, entry in enumerate(self.description["functions"])}
+        return self
+
+    def invocation(self, function, body=b"", format=JSON, budget=30000, extra=None, id=None, index=None):
+        """An `invoke` frame. A body that is not bytes goes as JSON."""
+        if not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+        id = next(self.ids) if id is None else id
+        meta = id.to_bytes(16, "big") + struct.pack("<I", budget) + (json.dumps(extra).encode() if extra else b"")
+        return frame(INVOKE, id, body, format, self.functions[function] if index is None else index, meta)
+
+    def start(self, function, body=b"", channel=1, **options):
+        """Sends a call; its id."""
+        invoke = self.invocation(function, body, **options)
+        self.channels[channel].send(invoke)
+        return invoke.id
+
+    def wait(self, id, channel=1, timeout=PATIENCE):
+        """The next frame of a call."""
+        return self.channels[channel].next(id, timeout)
+
+    def call(self, function, body=b"", channel=1, **options):
+        """A call and its one answer."""
+        return self.wait(self.start(function, body, channel, **options), channel)
+
+    def value(self, function, body=b"", **options):
+        """The value a call answers with."""
+        answer = self.call(function, body, **options)
+        if answer.kind != RESULT:
+            raise AssertionError(f"{function} failed: {answer.aux} {answer.value()}")
+        return answer.value()
+
+    def error(self, function, body=b"", **options):
+        """The code a call fails with, and what it says."""
+        answer = self.call(function, body, **options)
+        if answer.kind != ERROR:
+            raise AssertionError(f"{function} did not fail: {answer}")
+        return answer.aux, answer.value()
+
+    def cancel(self, id, channel=1):
+        self.channels[channel].send(frame(CANCEL, id))
+
+    def credit(self, id, chunks, channel=1):
+        self.channels[channel].send(frame(CREDIT, id, aux=chunks))
+
+    def lines(self, id=None, level=None):
+        """The text of logs."""
+        logs = [log for log in self.logs if id in (None, log.id) and level in (None, log.aux)]
+        return [log.body.decode() for log in logs]
+
+    def output(self, name):
+        """What reached the real stdout or stderr."""
+        with open(os.path.join(self.directory, f".{name}")) as file:
+            return file.read()
+
+    def stop(self):
+        """Asks it to stop; its exit status."""
+        self.channels[0].send(frame(STOP))
+        return self.exit_status()
+
+    def exit_status(self):
+        """Waits until it is gone; its status as of a shell, negative for a signal."""
+        until(lambda: self.poll() is not None, "the worker to exit")
+        for channel in self.channels:
+            channel.closed.wait(PATIENCE)
+        return self.status
+
+    def poll(self):
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+        return self.status
+
+    def state(self):
+        return f"status {self.poll()}, stderr: {self.output('stderr')[-2000:]!r}, logs: {self.lines()[-20:]}"
+
+    def close(self):
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            until(lambda: self.poll() is not None, "the worker to die")
+        for channel in self.channels:
+            channel.reading.set()
+            channel.socket.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def until(condition, what, timeout=PATIENCE):
+    """Waits for a condition."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout} s for {what}")
+        time.sleep(0.002)
+
+
+class WorkerTestCase(unittest.TestCase):
+    """Tests that share a worker with the app in `APP` or start their own."""
+
+    #: File names and sources of the shared worker's app.
+    APP = None
+    LOAD = {}
+
+    @classmethod
+    def setUpClass(cls):
+        if not os.path.exists(EXTENSION):
+            raise AssertionError(f"{EXTENSION} is missing: run `cargo build -p fnmesh-python`")
+        cls.worker = None
+        if cls.APP is not None:
+            cls.worker = Worker(cls.APP, **cls.LOAD)
+            cls.addClassCleanup(cls.worker.close)
+            cls.worker.ready()
+
+    def start_worker(self, files, **options):
+        """A worker of this test alone."""
+        if isinstance(files, str):
+            files = {"app.py": files}
+        worker = Worker(files, **options)
+        self.addCleanup(worker.close)
+        return worker

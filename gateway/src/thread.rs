@@ -183,6 +183,7 @@ fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     // `connection::run` bounds the time of heads. hyper's own limit would allocate and arm a timer
     // for each request, and answer nothing.
-    builder.header_read_timeout(None).half_close(false).pipeline_flush(true);
+    // `pipeline_flush` stays off: it lifts the limit of what is buffered for a client that reads nothing.
+    builder.header_read_timeout(None).half_close(false);
     builder
 }

@@ -42,6 +42,19 @@ fn calls_in_flight_are_finished() {
 }
 
 #[test]
+fn requests_that_came_before_are_answered() {
+    let node = start();
+    let mut clients: Vec<_> = (0..20).map(|_| node.connect()).collect();
+    for client in &mut clients {
+        client.send(post("/t/echo", "", "1"));
+    }
+    block_on(node.server.drain(SOON));
+    for mut client in clients {
+        assert_eq!(client.answer().text(), "1");
+    }
+}
+
+#[test]
 fn calls_that_do_not_end_are_dropped_at_the_limit() {
     let node = start();
     let mut client = node.connect();

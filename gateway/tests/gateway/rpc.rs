@@ -168,7 +168,7 @@ fn batches_run_side_by_side_and_are_bounded() {
     assert_eq!(client.answer().json().as_array().unwrap().len(), 2);
     let answer = ask(&node, &format!("[{}]", vec![call; 101].join(","))).json();
     assert_eq!(answer["error"]["code"], -32600);
-    assert!(answer["error"]["data"]["reason"].as_str().unwrap().contains("limit is 100"));
+    assert!(answer["error"]["data"]["reason"].as_str().unwrap().contains("limit of 100"));
 }
 
 #[test]

@@ -1,3 +1,5 @@
+use std::io::{ErrorKind, Read};
+
 use fnmesh_invoke::Outcome;
 
 use crate::support::{post, start};
@@ -79,4 +81,16 @@ fn streams_may_have_a_head_of_their_own() {
     let node = start();
     let answer = node.post("/t/stream", r#"{"items":["<p>"],"format":"bytes","head":201}"#);
     assert_eq!((answer.status, answer.header("content-type"), answer.text()), (201, "text/html", "<p>"));
+}
+
+#[test]
+fn error_in_a_stream_resets_http10() {
+    let node = start();
+    let mut client = node.connect();
+    let wish = r#"{"items":[1,2],"fail":true}"#;
+    client.send(format!("POST /t/stream HTTP/1.0\r\nContent-Length: {}\r\n\r\n{wish}", wish.len()));
+    assert_eq!(client.head().status, 200);
+    assert_eq!((client.line(), client.line()), ("1\n".into(), "2\n".into()));
+    let end = client.stream().read(&mut [0; 1]);
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }

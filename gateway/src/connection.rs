@@ -35,6 +35,10 @@ pub(crate) struct Connection {
     pub(crate) write_blocked: Cell<Option<Instant>>,
     /// Since when we wait for the client to close.
     pub(crate) farewell: Cell<Option<Instant>>,
+    /// Whether the last request was HTTP/1.0, whose streamed answers end with the connection.
+    pub(crate) http10: Cell<bool>,
+    /// Whether the end of the connection must not look like the end of an answer.
+    pub(crate) reset: Cell<bool>,
     /// Requests that are not answered in full.
     busy: Cell<u32>,
     /// When the last answer ended, or the connection began.
@@ -60,6 +64,8 @@ impl Connection {
             head_late: Cell::default(),
             write_blocked: Cell::default(),
             farewell: Cell::default(),
+            http10: Cell::default(),
+            reset: Cell::default(),
             busy: Cell::default(),
             quiet_since: Cell::new(Instant::now()),
             served: Cell::default(),
@@ -103,6 +109,11 @@ impl Busy {
     /// Says when the answer ended, to save a look at the clock.
     pub(crate) fn ended(&mut self, now: Instant) {
         self.ended = Some(now);
+    }
+
+    /// Says that the answer breaks off.
+    pub(crate) fn broke_off(&self) {
+        self.connection.reset.set(self.connection.http10.get());
     }
 }
 

@@ -191,6 +191,15 @@ impl Io {
     }
 }
 
+impl Drop for Io {
+    fn drop(&mut self) {
+        if self.connection.reset.get() {
+            // A failure leaves an end that looks clean, which is what there was before.
+            let _ = self.stream.inner().set_zero_linger();
+        }
+    }
+}
+
 impl Read for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();

@@ -22,6 +22,8 @@ mod connection;
 mod control;
 mod cors;
 mod executor;
+#[doc(hidden)]
+pub mod fuzz;
 mod headers;
 mod hub;
 mod io;

@@ -2,7 +2,7 @@
 //!
 //! A method is `app/function`. The members of a batch run side by side.
 
-mod request;
+pub(crate) mod request;
 mod result;
 
 use std::{
@@ -20,7 +20,6 @@ use hyper::body::Incoming;
 use serde_json::value::RawValue;
 
 use crate::{
-    args,
     body::{self, Answer},
     call::{Meter, resolve},
     connection::Connection,
@@ -29,10 +28,9 @@ use crate::{
     respond,
     thread::Thread,
 };
-use request::{Call, Fault};
+use request::{Call, Members, members};
 
 const METHODS: &str = "POST, OPTIONS";
-const MAX_BATCH: usize = 100;
 
 /// Answers a request to `/rpc`.
 pub(crate) async fn answer<I: Invoke>(
@@ -83,30 +81,6 @@ async fn run<I: Invoke>(thread: &Thread<I>, hints: &Hints<'_>, body: &Bytes) -> 
 
 fn whole(json: Option<Vec<u8>>) -> Response<Answer> {
     json.map_or_else(|| respond::empty(StatusCode::NO_CONTENT), |json| respond::full(respond::JSON, json))
-}
-
-/// What a body holds, not looked into.
-#[derive(Debug)]
-enum Members<'a> {
-    Single(&'a RawValue),
-    Batch(Vec<&'a RawValue>),
-}
-
-fn members(body: &[u8]) -> Result<Members<'_>, Fault> {
-    let text = match args::check_utf8(body, "JSON") {
-        Ok(()) => std::str::from_utf8(body).map_err(|error| Fault::parse(error.to_string()))?,
-        Err(error) => return Err(Fault::parse(error.message())),
-    };
-    let value: &RawValue = serde_json::from_str(text).map_err(|error| Fault::parse(error.to_string()))?;
-    if !value.get().starts_with('[') {
-        return Ok(Members::Single(value));
-    }
-    let members: Vec<&RawValue> = serde_json::from_str(value.get()).map_err(|error| Fault::parse(error.to_string()))?;
-    match members.len() {
-        0 => Err(Fault::invalid("the batch is empty")),
-        1..=MAX_BATCH => Ok(Members::Batch(members)),
-        count => Err(Fault::invalid(format!("the batch has {count} members; the limit is {MAX_BATCH}"))),
-    }
 }
 
 /// The answer to one request; `None` to a notification.

@@ -4,7 +4,7 @@ use std::{convert::Infallible, rc::Rc, time::Instant};
 
 use fnmesh_invoke::Invoke;
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
+    HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{ALLOW, ORIGIN},
     request::Parts,
 };
@@ -33,6 +33,7 @@ pub(crate) async fn serve<I: Invoke>(
 ) -> Result<Response<Answer>, Infallible> {
     let seen = Seen::of(&request);
     let (head, body) = request.into_parts();
+    connection.http10.set(head.version == Version::HTTP_10);
     let busy = Busy::new(Rc::clone(&connection));
     let mut response = answer(&thread, &connection, &head, body, busy).await;
     if head.method == Method::HEAD {

@@ -120,6 +120,7 @@ impl StreamBody {
             let json = respond::error_json(&error.clone().into(), None);
             return Poll::Ready(Some(Ok(event(Some("error"), &json))));
         }
+        self.busy.broke_off();
         // hyper drops what it has buffered when a body fails: let it write that first.
         self.failed = Some(BrokeOff(error.to_string()));
         cx.waker().wake_by_ref();

@@ -151,7 +151,7 @@ impl<I: Invoke> Thread<I> {
         let mut io = Io::new(stream, Rc::clone(&connection), Rc::clone(&self.scratch), config.head_limit());
         let begun = select! {
             begun = timeout(config.header_timeout, io.is_http2()) => begun,
-            () = self.shared.stop.cancelled() => return,
+            () = self.last_call() => return,
         };
         let Ok(Ok(is_http2)) = begun else { return };
         let service = service_fn({
@@ -165,6 +165,13 @@ impl<I: Invoke> Thread<I> {
             let protocol = http1().serve_connection(io, service);
             connection::run(protocol, &connection, &self.hub, config).await;
         }
+    }
+
+    /// Ends a little after accepting ends: a request that is on its way is still served.
+    async fn last_call(&self) {
+        const GRACE: Duration = Duration::from_millis(100);
+        self.shared.stop.cancelled().await;
+        sleep(GRACE).await;
     }
 
     fn http2(&self) -> http2::Builder<LocalExecutor> {
@@ -183,6 +190,7 @@ fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     // `connection::run` bounds the time of heads. hyper's own limit would allocate and arm a timer
     // for each request, and answer nothing.
-    builder.header_read_timeout(None).half_close(false).pipeline_flush(true);
+    // `pipeline_flush` stays off: it lifts the limit of what is buffered for a client that reads nothing.
+    builder.header_read_timeout(None).half_close(false);
     builder
 }

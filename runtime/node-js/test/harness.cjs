@@ -204,7 +204,7 @@ async function spawnWorker(t, files, { channels = 2, env = {} } = {}) {
   }
   const pairs = [];
   for (let i = 0; i < channels; i++) pairs.push(await socketPair(directory, `.${i}.sock`));
-  const child = spawn(process.execPath, [WORKER, String(channels)], {
+  const child = spawn(process.execPath, [WORKER, pairs.map((_, index) => 3 + index).join(',')], {
     cwd: directory,
     env: { PATH: process.env.PATH, ...env },
     stdio: ['ignore', 'pipe', 'pipe', ...pairs.map(([, theirs]) => theirs)],

@@ -28,8 +28,6 @@ use crate::{
 
 /// Exit status after a frame that cannot be read, from sysexits.h.
 const EX_SOFTWARE: i32 = 70;
-/// The first channel's file descriptor.
-const FIRST_FD: RawFd = 3;
 
 static CORE: OnceLock<Core> = OnceLock::new();
 /// This process is a fork of a worker: it must not touch the channels.
@@ -63,9 +61,8 @@ pub(crate) enum Tracked {
 
 impl Core {
     /// Takes the inherited channels and starts the helper threads.
-    pub(crate) fn start(channels: usize) -> io::Result<&'static Self> {
-        let last = FIRST_FD + RawFd::try_from(channels).map_err(io::Error::other)?;
-        let channels = (FIRST_FD..last).map(inherit).collect::<io::Result<_>>()?;
+    pub(crate) fn start(channels: &[RawFd]) -> io::Result<&'static Self> {
+        let channels = channels.iter().map(|&fd| inherit(fd)).collect::<io::Result<_>>()?;
         let core = CORE.get_or_init(|| Self {
             channels,
             baton: Baton::new(),

@@ -9,6 +9,8 @@
 //! Invariants: only the thread that owns leadership touches what was read; no lock is held while Python code runs or
 //! while a thread waits for the GIL; no thread that holds the GIL waits for the node.
 
+use std::os::fd::RawFd;
+
 use pyo3::prelude::*;
 
 mod arguments;
@@ -21,7 +23,6 @@ mod encode;
 mod failure;
 mod ffi;
 #[path = "../../src/worker/frame.rs"]
-#[allow(clippy::len_without_is_empty, reason = "the node's file; no frame is empty")]
 pub mod frame;
 mod function;
 mod keys;
@@ -40,9 +41,9 @@ mod writer;
 
 /// Serves calls until the node stops the worker. Does not return.
 #[pyfunction]
-fn main(py: Python<'_>, channels: usize) -> PyResult<()> {
+fn main(py: Python<'_>, channels: Vec<RawFd>) -> PyResult<()> {
     package::install(py)?;
-    let core = core::Core::start(channels)?;
+    let core = core::Core::start(&channels)?;
     load::load(py, core);
     core.runners.lead_first(py, core)
 }

@@ -140,7 +140,8 @@ class Worker:
             path = os.path.join(self.directory, f".{name}")
             actions.append((os.POSIX_SPAWN_OPEN, fd, path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
         with open(BOOTSTRAP) as file:
-            arguments = [python, "-c", file.read(), str(len(ends)), EXTENSION]
+            fds = ",".join(str(3 + number) for number in range(len(ends)))
+            arguments = [python, "-c", file.read(), fds, EXTENSION]
         environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **environment}
         before = os.getcwd()
         os.chdir(self.directory)

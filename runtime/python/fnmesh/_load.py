@@ -64,12 +64,13 @@ def _prepare(directory):
 
 def _import(directory, name, file):
     """The module, also if one of the same name is in the standard library and already imported."""
-    from importlib import import_module, util
-
     path = f"{directory}/{file}"
     known = sys.modules.get(name)
     if known is None or getattr(known, "__file__", None) == path:
-        return import_module(name)
+        __import__(name)
+        return sys.modules[name]
+    from importlib import util
+
     spec = util.spec_from_file_location(name, path)
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -86,14 +87,18 @@ def _functions(module):
                 yield name, getattr(module, name)
         return
     for name, value in list(module.__dict__.items()):
-        if not name.startswith("_") and _is_function(value) and getattr(value, "__module__", None) == module.__name__:
-            # An instance with __call__ has the module of its class, but no name.
-            if isinstance(getattr(value, "__name__", None), str):
-                yield name, value
+        if not name.startswith("_") and _is_function(value) and _is_defined_in(module, value):
+            yield name, value
 
 
 def _is_function(value):
-    return callable(value) and not isinstance(value, type)
+    # Not a NewType or an alias of a generic class either, though they can be called.
+    return callable(value) and not isinstance(value, type) and not hasattr(value, "__supertype__") and not hasattr(value, "__origin__")
+
+
+def _is_defined_in(module, value):
+    # An instance with __call__ has the module of its class, but no name.
+    return getattr(value, "__module__", None) == module.__name__ and isinstance(getattr(value, "__name__", None), str)
 
 
 def _run_hook(module, name):

@@ -222,13 +222,13 @@ fn execute<'py>(
     }
     let callable = call.function.shape.callable.bind(py);
     let (result, cancelled) = runner.interruptible(py, call.key, || workspace.arguments.call(callable));
-    leave_if_forked();
+    leave_if_forked(py);
     if cancelled {
         return Err(Failure::cancelled());
     }
     let value = result.map_err(|error| Failure::raised(py, error))?;
     let reply = Reply::new(value, core.max_reply_bytes(), &mut workspace.buffer);
-    leave_if_forked();
+    leave_if_forked(py);
     reply
 }
 

@@ -133,8 +133,12 @@ pub(crate) fn is_forked() -> bool {
 }
 
 /// Ends a fork that came back from user code: it has nobody to answer to.
-pub(crate) fn leave_if_forked() {
+pub(crate) fn leave_if_forked(py: Python<'_>) {
     if is_forked() {
+        for stream in ["stdout", "stderr"] {
+            // What cannot be written any more is lost, as at any exit.
+            let _ = py.import("sys").and_then(|sys| sys.getattr(stream)?.call_method0("flush"));
+        }
         quit(0);
     }
 }

@@ -100,7 +100,7 @@ pub(crate) fn run<'py>(
     core.tracked().remove(&key);
     if end.is_err() {
         close(items);
-        leave_if_forked();
+        leave_if_forked(py);
     }
     logs::end_call(core, key);
     match end {
@@ -125,7 +125,7 @@ fn send<'py>(
 ) -> Result<(), Failure> {
     loop {
         let (item, interrupted) = runner.interruptible(py, key, || items.clone().next());
-        leave_if_forked();
+        leave_if_forked(py);
         if interrupted || credit.is_cancelled() {
             return Err(Failure::cancelled());
         }

@@ -135,7 +135,7 @@ impl Task {
 
     /// Answers with `value`. If it is a stream or has to be awaited, returns it: the event loop goes on with it.
     fn answer<'py>(&self, py: Python<'py>, value: Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        leave_if_forked();
+        leave_if_forked(py);
         let Some(core) = Core::get() else { return Ok(None) };
         let mut buffer = Vec::new();
         match Reply::new(value, core.max_reply_bytes(), &mut buffer) {
@@ -162,7 +162,7 @@ impl Task {
 
     /// Sends one item. False if it cannot be sent, which answers the call.
     fn send<'py>(&self, py: Python<'py>, item: Bound<'py, PyAny>) -> PyResult<bool> {
-        leave_if_forked();
+        leave_if_forked(py);
         let Some(core) = Core::get() else { return Ok(false) };
         let mut buffer = Vec::new();
         match Content::item(item, core.max_reply_bytes(), &mut buffer) {
@@ -183,7 +183,7 @@ impl Task {
 
     /// Answers with what the function raised.
     fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
-        leave_if_forked();
+        leave_if_forked(py);
         let Some(core) = Core::get() else { return Ok(()) };
         let failure = Failure::raised(py, PyErr::from_value(error));
         self.finish(py, core, || failure.push(core, self.call.key))

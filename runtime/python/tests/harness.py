@@ -56,7 +56,7 @@ class Channel:
 
     def __init__(self, worker, number, end):
         self.worker, self.number, self.socket = worker, number, end
-        self.arrived = collections.defaultdict(queue.Queue)
+        self.arrived = {}
         self.order = []
         self.reading = threading.Event()
         self.reading.set()
@@ -70,9 +70,13 @@ class Channel:
     def next(self, id, timeout=PATIENCE):
         """The next frame of this call that is no log."""
         try:
-            return self.arrived[id].get(timeout=timeout)
+            return self._queue(id).get(timeout=timeout)
         except queue.Empty:
             raise AssertionError(f"no frame for call {id} within {timeout} s; {self.worker.state()}") from None
+
+    def _queue(self, id):
+        # Atomic, as two threads may meet here.
+        return self.arrived.setdefault(id, queue.SimpleQueue())
 
     def _read(self):
         buffer = b""
@@ -99,7 +103,7 @@ class Channel:
         if arrived.kind == LOG:
             self.worker.logs.append(arrived)
         else:
-            self.arrived[arrived.id].put(arrived)
+            self._queue(arrived.id).put(arrived)
 
 
 class Worker:

@@ -35,7 +35,7 @@ pub(crate) fn discover(directories: &[PathBuf]) -> Result<Vec<Found>, StartError
             places.push(canonical);
         }
     }
-    let found: Vec<_> = in_parallel(&places, |place| expand(place)).into_iter().flatten().collect();
+    let found: Vec<_> = in_parallel(&places, expand).into_iter().flatten().collect();
     let mut names = BTreeMap::new();
     for app in &found {
         if let Some(first) = names.insert(&app.name, &app.directory) {
@@ -57,7 +57,7 @@ fn expand(directory: &Path) -> Vec<Found> {
     if !is_empty(&own) {
         return vec![own];
     }
-    let below: Vec<_> = in_parallel(&visible_directories(directory), |below| read(below))
+    let below: Vec<_> = in_parallel(&visible_directories(directory), read)
         .into_iter()
         .filter(|found| !is_empty(found))
         .collect();

@@ -2,13 +2,10 @@
 
 mod support;
 
-use std::{
-    io::{BufRead, BufReader},
-    process::Stdio,
-};
+use std::io::{BufRead, BufReader, Read as _};
 
 use rustix::process::Signal;
-use support::{Apps, Node, ended, is_alive, stderr, stdout, wait_until};
+use support::{Apps, Node, Running, is_alive, output, stderr, stdout, wait_until};
 
 const TEXT: &str = r#"
 import os, time
@@ -71,8 +68,8 @@ fn data_comes_from_file_and_standard_input() {
     let file = format!("@{}", apps.path("body.json").display());
     assert_eq!(stdout(&node.call(&["text/merge", "-d", &file])), "\"xy\"\n");
     let body = std::fs::File::open(apps.path("body.json")).unwrap();
-    let output = node.client("call", &["text/merge", "-d", "-"]).stdin(body).output().unwrap();
-    assert_eq!(stdout(&output), "\"xy\"\n");
+    let answer = output(&mut node.client("call", &["text/merge", "-d", "-"]).stdin(body));
+    assert_eq!(stdout(&answer), "\"xy\"\n");
 }
 
 #[test]
@@ -109,33 +106,33 @@ fn stream_is_printed_as_it_arrives() {
     let node = Node::start("serve", &[apps.path("text")], &[]);
     let go = apps.path("go");
     let file = format!("file={}", go.display());
-    let mut call = node.client("call", &["text/items", &file]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(call.stdout.take().unwrap()).lines();
+    let mut call = Running::spawn(&mut node.client("call", &["text/items", &file]));
+    let mut lines = BufReader::new(call.0.stdout.take().unwrap()).lines();
     // The second item cannot come before the file that the first one has to bring about.
     assert!(lines.next().unwrap().unwrap().contains('1'));
     std::fs::write(&go, "").unwrap();
     assert!(lines.any(|line| line.unwrap().contains('2')));
-    assert!(ended(&mut call).success());
+    assert!(call.ended().success());
 }
 
 #[test]
 fn ls_and_inspect_describe_the_functions() {
     let apps = apps();
     let node = Node::settled("serve", &[apps.path("")], &[]);
-    let listed = node.client("ls", &[]).output().unwrap();
+    let listed = output(&mut node.client("ls", &[]));
     for part in ["FUNCTION", "text/merge", "(a: str, b: str) -> str", "cart/total", "node", "ready"] {
         assert!(stdout(&listed).contains(part), "{part:?} in {}", stdout(&listed));
     }
     let names: Vec<_> = node.apps().as_array().unwrap().iter().map(|app| app["name"].clone()).collect();
     assert_eq!(names, ["cart", "text"]);
-    let inspected = node.client("inspect", &["text/merge"]).output().unwrap();
+    let inspected = output(&mut node.client("inspect", &["text/merge"]));
     for part in ["Puts two texts together.", "text.py", "curl ", "timeout 30 s"] {
         assert!(stdout(&inspected).contains(part), "{part:?} in {}", stdout(&inspected));
     }
-    let json = node.client("inspect", &["text/twice", "--json"]).output().unwrap();
+    let json = output(&mut node.client("inspect", &["text/twice", "--json"]));
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((&json["id"], &json["parameters"][1]["default"]), (&"text/twice".into(), &"2".into()));
-    assert_eq!(node.client("inspect", &["text/nothing"]).output().unwrap().status.code(), Some(1));
+    assert_eq!(output(&mut node.client("inspect", &["text/nothing"])).status.code(), Some(1));
 }
 
 #[test]
@@ -164,15 +161,15 @@ fn terminate_finishes_the_call_in_flight() {
     let workers = node.workers();
     let go = apps.path("go");
     let file = format!("file={}", go.display());
-    let mut call = node.client("call", &["text/wait_for", &file]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut call = Running::spawn(&mut node.client("call", &["text/wait_for", &file]));
     wait_until(|| apps.path("go.begun").exists(), || "the call has not begun".to_owned());
     node.signal(Signal::TERM);
     assert_eq!(node.event("draining")["in_flight"], 1);
     std::fs::write(&go, "").unwrap();
     let mut answer = String::new();
-    std::io::Read::read_to_string(&mut call.stdout.take().unwrap(), &mut answer).unwrap();
+    call.0.stdout.take().unwrap().read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "\"done\"\n");
-    assert!(ended(&mut call).success());
+    assert!(call.ended().success());
     assert_eq!(node.event("stopped")["cut_off"], 0);
     assert_eq!(node.ended().code(), Some(0));
     assert!(!workers.is_empty() && workers.iter().all(|&worker| !is_alive(worker)), "{workers:?}");
@@ -184,14 +181,14 @@ fn second_interrupt_stops_at_once() {
     let mut node = Node::settled("serve", &[apps.path("text")], &[]);
     let workers = node.workers();
     let file = format!("file={}", apps.path("never").display());
-    let mut call = node.client("call", &["text/wait_for", &file]).stderr(Stdio::null()).spawn().unwrap();
+    let mut call = Running::spawn(&mut node.client("call", &["text/wait_for", &file]));
     wait_until(|| apps.path("never.begun").exists(), || "the call has not begun".to_owned());
     node.signal(Signal::INT);
     node.event("draining");
     node.signal(Signal::INT);
     assert_eq!(node.event("stopped")["cut_off"], 1);
     assert_eq!(node.ended().code(), Some(1));
-    assert_eq!(ended(&mut call).code(), Some(1));
+    assert_eq!(call.ended().code(), Some(1));
     wait_until(|| !workers.iter().any(|&worker| is_alive(worker)), || format!("{workers:?} are still there"));
 }
 
@@ -200,12 +197,12 @@ fn drain_timeout_cuts_off_what_is_left() {
     let apps = apps();
     let mut node = Node::settled("serve", &[apps.path("text")], &["--drain-timeout", "100ms"]);
     let file = format!("file={}", apps.path("never").display());
-    let mut call = node.client("call", &["text/wait_for", &file]).stderr(Stdio::null()).spawn().unwrap();
+    let mut call = Running::spawn(&mut node.client("call", &["text/wait_for", &file]));
     wait_until(|| apps.path("never.begun").exists(), || "the call has not begun".to_owned());
     node.signal(Signal::TERM);
     assert_eq!(node.event("stopped")["cut_off"], 1);
     assert_eq!(node.ended().code(), Some(1));
-    assert_eq!(ended(&mut call).code(), Some(1));
+    assert_eq!(call.ended().code(), Some(1));
 }
 
 #[test]

@@ -31,8 +31,10 @@ pub(super) fn dev(options: Dev) -> Result<u8, Stop> {
 }
 
 fn start_logs(format: logs::Format, levels: &str) -> Result<(), Stop> {
-    logs::install(format, levels).map_err(|error| {
-        Stop::usage(format!("--log {levels:?} is no level ({error}); write error, warn, info, debug or trace"))
+    logs::install(format, levels).map_err(|part| {
+        Stop::usage(format!(
+            "--log: {part:?} is no level; write off, error, warn, info, debug or trace, or TARGET=LEVEL"
+        ))
     })
 }
 

@@ -1,6 +1,7 @@
 //! Runs the `fnmesh` program on apps in temporary directories.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
     fs,
@@ -16,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
 /// How long anything may take before a test gives up; a debug build on a busy machine is slow.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Directories of an app, gone after the test.
 pub(crate) struct Apps {
@@ -58,7 +59,47 @@ pub(crate) fn fnmesh() -> Command {
 
 /// Runs a command line to its end.
 pub(crate) fn run(arguments: &[&str]) -> Output {
-    fnmesh().args(arguments).output().unwrap()
+    output(fnmesh().args(arguments))
+}
+
+/// Runs a command to its end; what it prints must fit into a pipe.
+pub(crate) fn output(command: &mut Command) -> Output {
+    let mut running = Running::spawn(command);
+    let status = running.ended();
+    let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
+    running.0.stdout.take().unwrap().read_to_end(&mut output.stdout).unwrap();
+    running.0.stderr.take().unwrap().read_to_end(&mut output.stderr).unwrap();
+    output
+}
+
+/// A process with its output in pipes. Killed when dropped.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until(
+            || {
+                status = self.0.try_wait().unwrap();
+                status.is_some()
+            },
+            || "a process still runs".to_owned(),
+        );
+        status.unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 pub(crate) fn stdout(output: &Output) -> &str {
@@ -71,7 +112,7 @@ pub(crate) fn stderr(output: &Output) -> &str {
 
 /// A node in a process of its own. Killed when dropped.
 pub(crate) struct Node {
-    child: Child,
+    child: Running,
     events: mpsc::Receiver<Value>,
     stderr: Arc<Mutex<String>>,
     pub(crate) url: String,
@@ -82,18 +123,16 @@ impl Node {
     /// `fnmesh serve` or `dev` on these directories, on a free port.
     pub(crate) fn start(command: &str, directories: &[PathBuf], options: &[&str]) -> Self {
         let cache = tempfile::tempdir().unwrap();
-        let mut child = fnmesh()
-            .arg(command)
-            .args(directories)
-            .args(["--listen", "127.0.0.1:0", "--threads", "2", "--json", "--cache"])
-            .arg(cache.path())
-            .args(options)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let events = lines(child.stdout.take().unwrap());
-        let stderr = collect(child.stderr.take().unwrap());
+        let mut child = Running::spawn(
+            fnmesh()
+                .arg(command)
+                .args(directories)
+                .args(["--listen", "127.0.0.1:0", "--threads", "2", "--json", "--cache"])
+                .arg(cache.path())
+                .args(options),
+        );
+        let events = lines(child.0.stdout.take().unwrap());
+        let stderr = collect(child.0.stderr.take().unwrap());
         let mut node = Self { child, events, stderr, url: String::new(), _cache: cache };
         node.url = node.event("listening")["url"].as_str().unwrap().to_owned();
         node
@@ -135,7 +174,7 @@ impl Node {
 
     /// `fnmesh call` on this node.
     pub(crate) fn call(&self, arguments: &[&str]) -> Output {
-        self.client("call", arguments).output().unwrap()
+        output(&mut self.client("call", arguments))
     }
 
     /// A client command on this node, not started yet.
@@ -147,7 +186,7 @@ impl Node {
 
     /// What `/_/apps` says.
     pub(crate) fn apps(&self) -> Value {
-        let output = self.client("ls", &["--json"]).output().unwrap();
+        let output = output(&mut self.client("ls", &["--json"]));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
@@ -162,34 +201,13 @@ impl Node {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(pid(self.child.id()), signal).unwrap();
+        kill_process(pid(self.child.0.id()), signal).unwrap();
     }
 
     /// Waits for its end.
     pub(crate) fn ended(&mut self) -> ExitStatus {
-        ended(&mut self.child)
+        self.child.ended()
     }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Waits for a process to end.
-pub(crate) fn ended(child: &mut Child) -> ExitStatus {
-    let mut status = None;
-    wait_until(
-        || {
-            status = child.try_wait().unwrap();
-            status.is_some()
-        },
-        || "a process still runs".to_owned(),
-    );
-    status.unwrap()
 }
 
 /// Waits until `is_so`, for at most [`PATIENCE`].

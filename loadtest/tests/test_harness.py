@@ -83,6 +83,7 @@ class Servers(unittest.TestCase):
         finally:
             servers.STOP_SECONDS = patience
             server.stdin.close()
+            server.stdout.close()
         self.assertIsNotNone(server.returncode)
         # The child of an ended parent belongs to init, which may take a moment to reap it.
         states = [line for line in _status(child) if line.startswith("State:")]

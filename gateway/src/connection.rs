@@ -158,7 +158,7 @@ pub(crate) async fn run(protocol: impl Protocol, connection: &Connection, hub: &
     let mut protocol = pin!(protocol);
     let mut timer = pin!(sleep_until((Instant::now() + config.header_timeout).into()));
     let mut seat = hub.seat();
-    let mut closing = false;
+    let (mut armed, mut closing) = (false, false);
     poll_fn(|cx| {
         seat.occupy(cx);
         loop {
@@ -174,7 +174,7 @@ pub(crate) async fn run(protocol: impl Protocol, connection: &Connection, hub: &
                 protocol.as_mut().graceful_shutdown();
                 continue;
             }
-            match poll_expiry(connection, config, timer.as_mut(), cx) {
+            match poll_expiry(connection, config, timer.as_mut(), &mut armed, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Expiry::LateHead) => connection.head_late.set(true),
                 Poll::Ready(Expiry::Idle) if !closing => {
@@ -193,6 +193,7 @@ fn poll_expiry(
     connection: &Connection,
     config: &Config,
     mut timer: Pin<&mut Sleep>,
+    armed: &mut bool,
     cx: &mut Context<'_>,
 ) -> Poll<Expiry> {
     loop {
@@ -201,7 +202,13 @@ fn poll_expiry(
         // set it for each request.
         if at < timer.deadline().into_std() || timer.is_elapsed() {
             timer.as_mut().reset(at.into());
+            *armed = false;
         }
+        // It knows the task since it was polled first.
+        if *armed && !timer.is_elapsed() {
+            return Poll::Pending;
+        }
+        *armed = true;
         if timer.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }

@@ -63,6 +63,9 @@ fn cut(path: &str) -> (&str, &str) {
 }
 
 fn decode(segment: &str) -> Result<Cow<'_, str>, Refusal> {
+    if !segment.contains('%') {
+        return Ok(Cow::Borrowed(segment));
+    }
     percent_decode_str(segment)
         .decode_utf8()
         .map_err(|_| Refusal::bad_request(format!("path segment {segment:?} is not UTF-8 once percent-decoded")))

@@ -6,6 +6,8 @@
 //! that is not plainly part of a well-formed one. Heads pass only as a whole.
 
 mod chunk;
+mod class;
+mod field;
 mod head;
 #[cfg(test)]
 mod tests;

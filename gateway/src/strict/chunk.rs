@@ -1,6 +1,6 @@
 use memchr::memchr;
 
-use super::head::{shown, split_field};
+use super::field::{Line, line, shown};
 use crate::refusal::Refusal;
 
 /// Most bytes of a chunk's size line, extensions included.
@@ -101,24 +101,21 @@ fn parse_size(line: &[u8]) -> Result<u64, Refusal> {
 
 /// The length of the trailer section with its empty line, or `None` while that is not there.
 fn trailers(input: &[u8], next: &mut usize, fields: &mut usize) -> Result<Option<usize>, Refusal> {
+    let within = &input[..input.len().min(MAX_TRAILERS)];
     loop {
-        let rest = &input[*next..];
-        let end = memchr(b'\n', rest);
-        if end.map_or(input.len(), |end| *next + end + 1) > MAX_TRAILERS {
-            return Err(Refusal::head_too_large(format!("the trailers are larger than {MAX_TRAILERS} bytes")));
+        match line(&within[*next..])? {
+            None if input.len() >= MAX_TRAILERS => {
+                return Err(Refusal::head_too_large(format!("the trailers are larger than {MAX_TRAILERS} bytes")));
+            }
+            None => return Ok(None),
+            Some(Line::Field { length, .. }) => {
+                *next += length;
+                *fields += 1;
+            }
+            Some(Line::End { length }) => return Ok(Some(*next + length)),
         }
-        let Some(end) = end else { return Ok(None) };
-        *next += end + 1;
-        let Some(line) = rest[..end].strip_suffix(b"\r") else {
-            return Err(Refusal::malformed("a trailer line ends with LF alone; it must end with CR LF"));
-        };
-        if line.is_empty() {
-            return Ok(Some(*next));
-        }
-        *fields += 1;
         if *fields > MAX_TRAILER_FIELDS {
             return Err(Refusal::head_too_large(format!("the request has more than {MAX_TRAILER_FIELDS} trailers")));
         }
-        split_field(line)?;
     }
 }

@@ -71,7 +71,7 @@ fn malformed_heads_are_refused_with_reason() {
         ("GET / http/1.1\r\n", "does not end with HTTP/1.1"),
         ("GET / HTTP/1.1\r\nX\r\n", "no colon"),
         ("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n", "folded"),
-        ("GET / HTTP/1.1\r\nHost : a\r\n", "white space before its colon"),
+        ("GET / HTTP/1.1\r\nHost : a\r\n", "followed by white space"),
         ("GET / HTTP/1.1\r\n: a\r\n", "not a token"),
         ("GET / HTTP/1.1\r\nA(: a\r\n", "not a token"),
         ("GET / HTTP/1.1\r\nA: a\0b\r\n", "control character"),
@@ -135,7 +135,7 @@ fn malformed_chunks_are_refused_in_the_body() {
         ("5;a=\rb\r\n", "control character"),
         ("1\r\nabc", "not followed by CR LF"),
         ("1\r\na\n", "not followed by CR LF"),
-        ("0\r\nBad Name: x\r\n\r\n", "not a token"),
+        ("0\r\nBad Name: x\r\n\r\n", "followed by white space"),
         ("0\r\nA: x\n\r\n", "LF alone"),
     ] {
         let input = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");

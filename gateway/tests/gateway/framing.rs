@@ -8,7 +8,7 @@ fn refusals_answer_json_and_close() {
         ("GET / HTTP/1.1\r\nHost: t\r\n x: folded\r\n\r\n", 400, "folded"),
         ("GET / HTTP/1.1\r\n\r\n", 400, "no Host"),
         ("GET / HTTP/1.1\r\nHost: t\r\nHost: t\r\n\r\n", 400, "two Host"),
-        ("GET / HTTP/1.1\r\nHost : t\r\n\r\n", 400, "white space before its colon"),
+        ("GET / HTTP/1.1\r\nHost : t\r\n\r\n", 400, "followed by white space"),
         ("GET / HTTP/1.1\r\nHost: t\r\nA: b\0c\r\n\r\n", 400, "control character"),
         ("GET /?a=\"b\" HTTP/1.1\r\nHost: t\r\n\r\n", 400, "percent-encoded"),
         (

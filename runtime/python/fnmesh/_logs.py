@@ -76,7 +76,10 @@ def _after_fork():
     _core.after_fork()
     for name in ("stdout", "stderr"):
         if isinstance(getattr(sys, name), _Stream):
-            setattr(sys, name, getattr(sys, f"__{name}__"))
+            real = getattr(sys, f"__{name}__")
+            # A pool ends its processes by signal, which flushes nothing.
+            real.reconfigure(line_buffering=True)
+            setattr(sys, name, real)
 
 
 def adopt(logging):

@@ -217,16 +217,17 @@ fn execute<'py>(
     call: &Call,
     unread: Option<(BodyFormat, Vec<u8>)>,
 ) -> Result<Reply<'py>, Failure> {
-    if let Some((format, body)) = unread {
-        bind(py, workspace, call, format, &body)?;
-    }
-    let callable = call.function.shape.callable.bind(py);
-    let (result, cancelled) = runner.interruptible(py, call.key, || workspace.arguments.call(callable));
+    let (result, cancelled) = runner.interruptible(py, call.key, || {
+        if let Some((format, body)) = unread {
+            bind(py, workspace, call, format, &body)?;
+        }
+        Ok(workspace.arguments.call(call.function.shape.callable.bind(py)))
+    });
     leave_if_forked(py);
     if cancelled {
         return Err(Failure::cancelled());
     }
-    let value = result.map_err(|error| Failure::raised(py, error))?;
+    let value = result?.map_err(|error| Failure::raised(py, error))?;
     let reply = Reply::new(value, core.max_reply_bytes(), &mut workspace.buffer);
     leave_if_forked(py);
     reply

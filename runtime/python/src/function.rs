@@ -55,7 +55,13 @@ impl Function {
         self.shape.streams || self.slow.load(Ordering::Relaxed) > 0
     }
 
-    /// A call lasted so long that others had to wait for it.
+    /// A call was seen twice, so that leadership was taken from its thread. Perhaps the machine was busy with something
+    /// else: the next call tells.
+    pub(crate) fn note_suspect(&self) {
+        self.slow.fetch_max(1, Ordering::Relaxed);
+    }
+
+    /// A call lasted so long that others would have had to wait for it.
     pub(crate) fn note_slow(&self) {
         self.slow.store(SLOW, Ordering::Relaxed);
     }

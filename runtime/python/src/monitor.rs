@@ -17,7 +17,7 @@ use crate::core::{Core, quit};
 /// Time between two looks. A call that is seen by two looks has lasted that long.
 pub(crate) const LOOK: Duration = Duration::from_millis(1);
 /// Looks at a waiting leader before the thread goes to sleep.
-const IDLE_LOOKS: u32 = 50;
+const IDLE_LOOKS: u32 = 10;
 /// Looks between two checks whether the node is still there, for the case that nobody can read.
 const ALIVE_LOOKS: u64 = 256;
 
@@ -92,7 +92,7 @@ fn relieve(core: &'static Core, seen: crate::baton::Look) {
     if core.baton.take(seen) {
         // The call that was seen still runs, so this is its function.
         if let Some(function) = core.function(function) {
-            function.note_slow();
+            function.note_suspect();
         }
         next.appoint();
     } else {

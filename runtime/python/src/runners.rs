@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -11,7 +12,12 @@ use std::{
 
 use pyo3::{ffi, prelude::*};
 
-use crate::{baton::Look, call::Workspace, core::Core, leader};
+use crate::{
+    baton::Look,
+    call::Workspace,
+    core::{Core, die},
+    leader,
+};
 
 /// As large as the main thread's usually is, so that recursion reaches equally deep in every thread.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
@@ -93,9 +99,16 @@ impl Runner {
 
     /// Runs user code that [`Runners::interrupt`] may cancel. True beside its result if that happened.
     pub(crate) fn interruptible<T>(&self, _: Python<'_>, key: CallKey, code: impl FnOnce() -> T) -> (T, bool) {
+        struct Leave<'a>(&'a AtomicU64);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                self.0.store(0, Ordering::Relaxed);
+            }
+        }
         self.running.store(key.packed(), Ordering::Relaxed);
+        let leave = Leave(&self.running);
         let result = code();
-        self.running.store(0, Ordering::Relaxed);
+        drop(leave);
         let cancelled = self.cancelled.load(Ordering::Relaxed);
         if cancelled {
             self.cancelled.store(false, Ordering::Relaxed);
@@ -193,7 +206,9 @@ fn run(py: Python<'_>, core: &'static Core, runner: &'static Runner) -> ! {
     let mut workspace = Workspace::default();
     loop {
         py.detach(|| runner.wait_until_appointed());
-        leader::lead(py, core, runner, &mut workspace);
+        // A leader that dies would leave a worker that never answers again.
+        catch_unwind(AssertUnwindSafe(|| leader::lead(py, core, runner, &mut workspace)))
+            .unwrap_or_else(|_| die("the leader panicked"));
         core.runners.put_back(runner);
     }
 }

@@ -62,7 +62,9 @@ pub(crate) fn start(py: Python<'_>, core: &Core, call: Call, head: &[u8], work: 
         answered: AtomicBool::new(false),
     };
     if let Err(error) = Py::new(py, task).and_then(|task| core.tasks.enqueue(py, core, task)) {
-        core.tracked().remove(&key);
+        // Let go of outside the lock.
+        let tracked = core.tracked().remove(&key);
+        drop(tracked);
         Failure::raised(py, error).push(core, key);
     }
 }
@@ -74,11 +76,10 @@ impl Loop {
     }
 
     fn enqueue(&self, py: Python<'_>, core: &Core, task: Py<Task>) -> PyResult<()> {
-        self.used.store(true, Ordering::Relaxed);
-        // Before the queue: importing the loop may let other threads run.
+        // First, so that a cancel finds it while the loop is imported.
+        core.tracked().insert(task.get().call.key, Tracked::Task(task.clone_ref(py)));
         let wake = package::event_loop(py, "wake")?;
         self.used.store(true, Ordering::Relaxed);
-        core.tracked().insert(task.get().call.key, Tracked::Task(task.clone_ref(py)));
         let mut queue = self.queue();
         queue.push(task);
         let first = queue.len() == 1;

@@ -7,7 +7,7 @@ use std::{fs, net::TcpListener};
 use support::{Apps, run, stderr, stdout};
 
 fn code(arguments: &[&str]) -> i32 {
-    run(arguments).status.code().unwrap()
+    run(arguments).status.code().expect("it exits by itself")
 }
 
 #[test]

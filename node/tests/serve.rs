@@ -68,7 +68,7 @@ fn data_comes_from_file_and_standard_input() {
     let file = format!("@{}", apps.path("body.json").display());
     assert_eq!(stdout(&node.call(&["text/merge", "-d", &file])), "\"xy\"\n");
     let body = std::fs::File::open(apps.path("body.json")).unwrap();
-    let answer = output(&mut node.client("call", &["text/merge", "-d", "-"]).stdin(body));
+    let answer = output(node.client("call", &["text/merge", "-d", "-"]).stdin(body));
     assert_eq!(stdout(&answer), "\"xy\"\n");
 }
 

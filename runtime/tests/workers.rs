@@ -1,5 +1,7 @@
 //! Apps in real worker processes, called the way a gateway thread calls them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::{
     fs,
     future::{Future, poll_fn},
@@ -190,6 +192,17 @@ fn python_stuck_in_native_code_is_replaced_after_the_deadline() {
         let error = app.call_within("spin", "[]", Duration::from_millis(100)).await.unwrap_err();
         assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
         until("the stuck worker is killed", || !is_running(before[0])).await;
+        assert_eq!(app.json("add", "[1,2]").await, "3");
+    });
+}
+
+#[test]
+fn worker_beyond_its_memory_limit_is_replaced() {
+    with_app(async |app| {
+        let source = "def add(a, b): return a + b\ndef grow(): return len([bytes(1 << 20) for _ in iter(int, 1)])\n";
+        app.deploy(&[("shop.py", source), ("fnmesh.toml", "memory = \"128MiB\"\n")]).await.unwrap();
+        let error = app.call("grow", "[]").await.unwrap_err();
+        assert!(matches!(&error, Error::InstanceLost { reason, .. } if reason.contains("limit of 128 MiB")), "{error}");
         assert_eq!(app.json("add", "[1,2]").await, "3");
     });
 }

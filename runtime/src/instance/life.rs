@@ -25,12 +25,14 @@ use crate::{
     threads::Threads,
     worker::{
         frame::{self, BodyFormat, Decoded, Header, Kind, MAX_LOG_BYTES},
-        process::{Launch, Process},
+        process::{self, Launch, Process},
     },
 };
 
 /// How long a worker may take for its finalize hooks once it was told to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the memory of a worker with a limit is looked at.
+const MEMORY_LOOK: Duration = Duration::from_millis(50);
 /// How long to read on what a dead worker left in its pipes: a grandchild may hold them open for ever.
 const PIPE_REST: Duration = Duration::from_millis(200);
 
@@ -153,6 +155,11 @@ impl Worker {
         let pid = self.process.pid();
         let reason = tokio::select! {
             reason = self.process.wait() => reason,
+            reason = outgrown(pid, start.launch.max_memory_bytes) => {
+                self.process.kill();
+                self.process.wait().await;
+                reason
+            }
             // A worker that closes its control channel is on its way out, or broken.
             () = self.control.serve(&start.pool) => wait_or_kill(&mut self.process, start.config.grace).await,
             reason = instance.condemned() => {
@@ -187,6 +194,19 @@ impl Worker {
 async fn drained(start: &Start, instance: &Arc<Instance>) {
     start.threads.detach(instance).await;
     instance.idle().await;
+}
+
+/// Resolves when a process has grown beyond its limit, with how far.
+async fn outgrown(pid: u32, limit: Option<u64>) -> String {
+    let Some(limit) = limit else { return std::future::pending().await };
+    let mut look = tokio::time::interval(MEMORY_LOOK);
+    loop {
+        look.tick().await;
+        if let Some(used) = process::memory_bytes(pid).filter(|used| *used > limit) {
+            let [used, limit] = [used, limit].map(|bytes| bytes >> 20);
+            return format!("its worker used {used} MiB of memory, more than its app's limit of {limit} MiB");
+        }
+    }
 }
 
 async fn wait_or_kill(process: &mut Process, patience: Duration) -> String {

@@ -45,7 +45,7 @@ pub(crate) fn launch(
 ) -> io::Result<Launch> {
     let mut args: Vec<OsString> = Vec::new();
     if let Some(limit) = app.manifest.memory {
-        // V8 reserves far more address space than it uses, so the heap is what can be limited.
+        // So that V8 collects garbage before the process reaches the limit.
         args.push(format!("--max-old-space-size={}", limit.as_u64() >> 20).into());
     }
     args.push(write_worker(&config.cache_dir)?.into());
@@ -55,7 +55,7 @@ pub(crate) fn launch(
         trailing_args: Vec::new(),
         env,
         directory: app.directory.clone(),
-        max_data_bytes: None,
+        max_memory_bytes: app.manifest.memory.map(|limit| limit.as_u64()),
         channels: 1 + config.threads,
     })
 }

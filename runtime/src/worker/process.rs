@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io,
+    fs, io,
     os::{
         fd::{AsRawFd, RawFd},
         unix::{net::UnixStream as StdUnixStream, process::ExitStatusExt},
@@ -27,8 +27,8 @@ pub(crate) struct Launch {
     pub(crate) env: Vec<(OsString, OsString)>,
     /// Its working directory: the app's.
     pub(crate) directory: PathBuf,
-    /// Limit of private memory, in bytes.
-    pub(crate) max_data_bytes: Option<u64>,
+    /// Limit of resident memory, in bytes.
+    pub(crate) max_memory_bytes: Option<u64>,
     /// Channels in all, the control channel included.
     pub(crate) channels: usize,
 }
@@ -64,10 +64,10 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let (parent, max_data_bytes) = (rustix::process::getpid(), launch.max_data_bytes);
+        let parent = rustix::process::getpid();
         // SAFETY: `prepare_child` makes only direct system calls: it neither allocates nor locks, so it
         // is sound between fork and exec of a process with other threads.
-        unsafe { command.pre_exec(move || prepare_child(parent, max_data_bytes, &inherited)) };
+        unsafe { command.pre_exec(move || prepare_child(parent, &inherited)) };
         let mut child = command.spawn()?;
         drop(theirs);
         let pid =
@@ -104,6 +104,13 @@ impl Drop for Process {
     }
 }
 
+/// Resident memory of a process now, in bytes; `None` once it has ended.
+pub(crate) fn memory_bytes(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
 /// `killed by signal 11 (SIGSEGV)` or `exited with status 3`.
 fn describe(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
@@ -138,7 +145,7 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 }
 
 /// Runs in the child between fork and exec.
-fn prepare_child(parent: Pid, max_data_bytes: Option<u64>, inherited: &[RawFd]) -> io::Result<()> {
+fn prepare_child(parent: Pid, inherited: &[RawFd]) -> io::Result<()> {
     // A session of its own: no terminal signals, and one group to kill.
     rustix::process::setsid()?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -148,9 +155,6 @@ fn prepare_child(parent: Pid, max_data_bytes: Option<u64>, inherited: &[RawFd]) 
     }
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none)?;
-    if let Some(bytes) = max_data_bytes {
-        rustix::process::setrlimit(Resource::Data, Rlimit { current: Some(bytes), maximum: Some(bytes) })?;
-    }
     for &fd in inherited {
         // SAFETY: the descriptor is open: `Process::start` holds it until after the fork.
         if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } == -1 {

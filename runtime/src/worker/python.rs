@@ -15,7 +15,7 @@ pub(crate) fn launch(config: &Config, app: &App, interpreter: PathBuf, env: Vec<
         trailing_args: vec![config.python_extension.clone().into()],
         env,
         directory: app.directory.clone(),
-        max_data_bytes: app.manifest.memory.map(|limit| limit.as_u64()),
+        max_memory_bytes: app.manifest.memory.map(|limit| limit.as_u64()),
         channels: 1 + config.threads,
     }
 }

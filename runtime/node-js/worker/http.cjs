@@ -99,8 +99,8 @@ class ResponseStream extends Stream {
   }
 
   sendWhole(body) {
-    this.ended = true;
     sendBody(this.call, Kind.RESULT, this.head, body);
+    this.ended = true;
     this.call.end();
     return true;
   }

@@ -34,7 +34,7 @@ async function loadFile(file) {
     // Node may have seen a CommonJS module in it after all.
     return require.cache[file]?.exports ?? namespace;
   } catch (error) {
-    if (error instanceof SyntaxError && !/^\S+:\d+\n/.test(error.stack)) await locateSyntaxError(error, file, sources);
+    if (error instanceof SyntaxError && !/^\S+:\d+\n/.test(error.stack)) locateSyntaxError(error, file, sources);
     throw error;
   }
 }

@@ -46,9 +46,22 @@ test('ES modules are found by extension, package type and syntax', async (t) => 
   assert.deepEqual(await names(t, { 'cart.mjs': 'export default () => 1' }), ['cart']);
   assert.deepEqual(await names(t, { 'cart.mjs': 'export default { a() {}, b: 1 }' }), ['a']);
   assert.deepEqual(await names(t, { 'cart.mjs': 'await null; export { a as z }; function a() {}' }), ['z']);
+});
+
+test('ES module syntax alone is enough where Node detects it, and explained where not', async (t) => {
+  const source = 'export const a = () => 1; export default function b() {}';
+  const [major, minor] = process.versions.node.split('.').map(Number);
+  if (major < 20 || (major === 20 && minor < 19)) {
+    const { message, stack } = await failure(t, { 'cart.js': source });
+    assert.match(message, /^Unexpected token 'export'; this Node \(v.*\) takes import and export only in \.mjs files/);
+    assert.match(stack, /^\/cart\.js:1\n/);
+    return;
+  }
   assert.deepEqual(await names(t, { 'cart.js': source }), ['a', 'b']);
   const mixed = { 'cart.js': 'import { x } from "./lib.js"; import y from "./old.cjs"; export const a = () => x + y', 'lib.js': 'export const x = 1', 'old.cjs': 'module.exports = 2' };
   assert.deepEqual(await names(t, mixed), ['a']);
+  const { stack } = await failure(t, { 'app.js': 'import "fs";\nconst x = ;' });
+  assert.ok(stack.startsWith('/app.js:2\n'), stack);
 });
 
 test('TypeScript runs from the stripped sources', async (t) => {
@@ -114,7 +127,6 @@ test('a syntax error shows file and line', async (t) => {
     [{ 'app.js': 'require("./lib/bad.js")', 'lib/bad.js': bad }, '/lib/bad.js:2'],
     [{ 'app.mjs': 'import "./lib/bad.mjs"', 'lib/bad.mjs': `export default 1;${bad}` }, '/lib/bad.mjs:2'],
     [{ 'app.mjs': 'import { b } from "./b.mjs"', 'b.mjs': 'export const c = 1' }, '/app.mjs:1'],
-    [{ 'app.js': `import "fs";${bad}` }, '/app.js:2'],
   ]) {
     const { type, stack } = await failure(t, files);
     assert.equal(type, 'SyntaxError');

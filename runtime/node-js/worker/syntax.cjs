@@ -52,6 +52,15 @@ function packageType(directory) {
   }
 }
 
+/** Adds to a `SyntaxError` of `import(file)` what Node leaves out. */
+function explainSyntaxError(error, file, sources) {
+  if (ESM_ERRORS.includes(error.message)) {
+    error.message += `; this Node (${process.version}) takes import and export only in .mjs files or with "type": "module" in package.json`;
+  } else if (!/^\S+:\d+\n/.test(error.stack)) {
+    locateSyntaxError(error, file, sources);
+  }
+}
+
 /**
  * Puts file and line before the stack of a `SyntaxError` from an ES module. Node tells them to nobody but its own
  * error printer, so a second Node checks the file and those it imports until one fails the same way.
@@ -92,4 +101,4 @@ function readSource(file, sources) {
   }
 }
 
-module.exports = { isModule, locateSyntaxError };
+module.exports = { explainSyntaxError, isModule };

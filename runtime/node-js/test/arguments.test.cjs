@@ -6,6 +6,7 @@ const { BYTES, NONE, TEXT, serve } = require('./harness.cjs');
 const SOURCE = `
 exports.merge = (a, b) => a + b;
 exports.show = (...values) => values.map((value) => typeof value + ':' + String(value));
+exports.last = (...values) => typeof values.at(-1) + ':' + values.at(-1);
 exports.total = (items, tax = 0, ...more) => ({ items, tax, more });
 exports.greet = ({ name, greeting = 'Hi' }) => greeting + ', ' + name;
 exports.count = function (a) { return [...arguments].length };
@@ -18,6 +19,7 @@ exports.owner = function () { return Object.keys(this).length > 3 };
 const parameters = {
   merge: ['a', 'b'],
   show: ['...values'],
+  last: ['...values'],
   total: ['items', 'tax = 0', '...more'],
   greet: ["{ name, greeting = 'Hi' }"],
   count: ['a'],
@@ -98,6 +100,8 @@ test('JSON integers stay exact', async (t) => {
     'number:0.12345678901234566',
     'string:1234567890123456789',
   ]);
+  const large = `["${'x\\n'.repeat(1_000_000)}1234567890123456789", 1234567890123456789]`;
+  assert.equal(await worker.value('last', null, { body: large }), 'bigint:1234567890123456789');
   const nested = '[{"a":[{"__proto__":12345678901234567890,"#":"#12345678901234567890"}]}]';
   assert.equal((await worker.call('total', null, { body: nested })).text, `{"items":${nested.slice(1, -1)},"tax":0,"more":[]}`);
 });
@@ -112,18 +116,21 @@ test('strict JSON is refused with the place of the error', async (t) => {
     ["{'a':1}", 'unexpected "\'" at line 1 column 2'],
     ['{"a" 1}', 'unexpected "1" at line 1 column 6'],
     ['{"a":1,}', 'unexpected "}" at line 1 column 8'],
-    ['["a', 'unexpected "\\"" at line 1 column 2'],
+    ['["a', 'unexpected end at line 1 column 4'],
     ['[1', 'unexpected end at line 1 column 3'],
     [' ', 'unexpected end at line 1 column 2'],
     ['[1] 2', 'unexpected "2" at line 1 column 5'],
     ['\ufeff[1]', 'unexpected "\ufeff" at line 1 column 1'],
-    ['["\t"]', 'unexpected "\\"" at line 1 column 2'],
+    ['["a\t"]', 'unexpected "\\t" at line 1 column 4'],
+    ['["\\x"]', 'unexpected "\\\\" at line 1 column 3'],
     ['[1}', 'unexpected "}" at line 1 column 3'],
   ];
   for (const [body, place] of refusals) {
     const { code, message } = await worker.failure('show', null, { body });
     assert.deepEqual([code, message], [1002, `invalid JSON: ${place}`], body);
   }
+  const far = await worker.failure('show', null, { body: `["${'x\\n'.repeat(1_000_000)}", }` });
+  assert.equal(far.message, 'invalid JSON: unexpected "}" at line 1 column 3000006');
   const { message } = await worker.failure('show', null, { body: Buffer.from([0x22, 0xc3, 0x28, 0x22]) });
   assert.equal(message, 'not UTF-8 at byte 1');
   const long = Buffer.concat([Buffer.from(`["${'x'.repeat(100)}`), Buffer.from([0xed, 0xa0, 0x80]), Buffer.from('"]')]);

@@ -12,6 +12,7 @@ exports.count = function* (n) { try { for (let i = 0; i < n; i++) yield i } fina
 exports.countLater = async function* (n) { try { for (let i = 0; i < n; i++) { await null; yield i } } finally { closed.push('countLater') } };
 exports.readable = () => Readable.from(['a', 'b']);
 exports.web = async () => new ReadableStream({ start(c) { c.enqueue('a'); c.enqueue(new Uint8Array([1])); c.close() } });
+exports.plain = () => { let n = 0; return { next: () => ({ done: n++ > 1, value: fnmesh.context().invocationId.slice(0, 2) }), [Symbol.iterator]() { return this } } };
 exports.promises = () => [Promise.resolve(1), 2][Symbol.iterator]();
 exports.fails = function* () { yield 1; throw new RangeError('half way') };
 exports.failsLater = async function* () { yield 1; throw new RangeError('half way') };
@@ -37,6 +38,7 @@ test('generators and streams answer in chunks', async (t) => {
     readable: ['a', 'b'],
     web: ['a', '\x01'],
     promises: [1, 2],
+    plain: ['05', '05'],
     empty: [],
   };
   for (const [name, values] of Object.entries(expected)) {

@@ -191,8 +191,8 @@ class Worker {
 /** `a`, `b = 2` or `...rest` as `bind` writes it. */
 function parameter(text) {
   if (text.startsWith('...')) return { name: text.slice(3), kind: 'var_positional' };
-  const at = text.indexOf(' = ');
-  return at < 0 ? { name: text } : { name: text.slice(0, at), default: text.slice(at + 3) };
+  const [, name, value] = /^([^={]+) = (.*)$/.exec(text) ?? [null, text];
+  return { name, default: value };
 }
 
 /** Starts a worker in a directory with `files`; nothing is sent yet. */

@@ -133,8 +133,8 @@ class Call {
     this.at = -1;
   }
 
-  /** What user code may know of the call: id, time left when it arrived, trace, HTTP request. */
-  describe() {
+  /** What the node said of the call: invocation id, trace, HTTP request. */
+  about() {
     if (this.facts !== null) return this.facts;
     this.keep();
     const meta = this.frame;
@@ -149,7 +149,7 @@ class Call {
 function context() {
   const call = currentCall();
   if (call === null) return undefined;
-  const { invocationId, traceparent } = call.describe();
+  const { invocationId, traceparent } = call.about();
   return Object.freeze({ invocationId, traceparent, get signal() { return call.signal; } });
 }
 

@@ -203,7 +203,7 @@ class Channel {
   finish(done) {
     this.flush();
     if (this.socket.writableLength === 0 || this.socket.destroyed) done();
-    else this.socket.once('drain', done);
+    else this.socket.end(done);
   }
 }
 

@@ -12,9 +12,12 @@ const EMITTED = { '.js': '.ts', '.mjs': '.mts', '.cjs': '.cts' };
 
 /** Absolute path to `{ source, module }`. */
 let sources = new Map();
+/** Whether Node wants the text of CommonJS from here too, instead of from `require` and its own hook. */
+let givesCommonJs = false;
 
 function initialize(data) {
-  sources = data;
+  sources = data.sources;
+  givesCommonJs = data.givesCommonJs;
 }
 
 /** The file in `sources` that `specifier` means when imported from `directory`. */
@@ -42,9 +45,9 @@ function load(url, context, next) {
   if (url.startsWith('file:')) {
     const file = fileURLToPath(url);
     const found = sources.get(file);
-    // CommonJS without a source is left to `require` and its own hook.
     if (found !== undefined) {
-      return { format: formatOf(file), source: found.module ? found.source : undefined, shortCircuit: true };
+      const source = found.module || givesCommonJs ? found.source : undefined;
+      return { format: formatOf(file), source, shortCircuit: true };
     }
   }
   return next(url, context);

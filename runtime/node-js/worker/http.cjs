@@ -10,7 +10,7 @@ const TYPES = ['application/json', 'application/octet-stream', 'text/plain;chars
 
 /** Arguments of a request function: the `Request`, and what it does not say. */
 function requestArguments(call, format, body) {
-  const { request, invocationId } = call.describe();
+  const { request, invocationId } = call.about();
   const { signal } = call;
   const head = request ?? madeUp(call.target, format);
   return [makeRequest(head, body, signal), { path: head.path, invocationId, signal }];
@@ -74,9 +74,7 @@ class ResponseStream extends Stream {
   }
 
   start() {
-    const { call } = this;
-    call.stream = this;
-    call.channel.calls.set(call.id, call);
+    this.register();
     this.waiting = true;
     this.startWhole().then(
       (whole) => whole || this.resume(),
@@ -99,8 +97,8 @@ class ResponseStream extends Stream {
   }
 
   sendWhole(body) {
-    this.ended = true;
     sendBody(this.call, Kind.RESULT, this.head, body);
+    this.ended = true;
     this.call.end();
     return true;
   }

@@ -2,6 +2,7 @@
 // Reads argument bodies: strict UTF-8, strict JSON (RFC 8259), at most 128 levels, integers kept exact.
 
 const buffer = require('node:buffer');
+const { explain, place } = require('./json-error.cjs');
 
 const MAX_DEPTH = 128;
 /** A shorter text cannot hold more than `MAX_DEPTH` levels and their ends. */
@@ -10,7 +11,8 @@ const DEEP_LENGTH = 2 * MAX_DEPTH + 1;
 const SHORT = 64;
 /** 16 digits in a row may be more than a double holds. */
 const LONG_NUMBER = /\d{16}/;
-const TOKENS = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+const NUMBER = /-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
+const LONG_INTEGER = /^-?\d{16,}$/;
 
 /** What the caller sent cannot be used: `error` 1002. */
 class InputError extends Error {}
@@ -90,20 +92,27 @@ function endOfString(text, i) {
   return i;
 }
 
-/**
- * Parses again with each too large integer as a marked string, which then becomes a `BigInt`.
- * `text` is known to be valid JSON.
- */
+/** Parses again with each too large integer as a marked string, which then becomes a `BigInt`. `text` is valid JSON. */
 function withBigIntegers(text, parsed) {
   let mark = '#';
   while (text.includes(mark)) mark += '#';
-  let found = false;
-  const marked = text.replace(TOKENS, (token) => {
-    if (!/^-?\d{16,}$/.test(token) || Number.isSafeInteger(Number(token))) return token;
-    found = true;
-    return `"${mark}${token}"`;
-  });
-  return found ? unmark(JSON.parse(marked), mark) : parsed;
+  let marked = '';
+  let copied = 0;
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    if (unit === 0x22) {
+      i = endOfString(text, i);
+    } else if (unit === 0x2d || (unit >= 0x30 && unit <= 0x39)) {
+      NUMBER.lastIndex = i;
+      const [token] = NUMBER.exec(text);
+      if (LONG_INTEGER.test(token) && !Number.isSafeInteger(Number(token))) {
+        marked += `${text.slice(copied, i)}"${mark}${token}"`;
+        copied = i + token.length;
+      }
+      i += token.length - 1;
+    }
+  }
+  return copied === 0 ? parsed : unmark(JSON.parse(marked + text.slice(copied)), mark);
 }
 
 function unmark(value, mark) {
@@ -112,60 +121,6 @@ function unmark(value, mark) {
   // Own members only, `__proto__` among them: assigning to it sets the member that exists.
   for (const key of Object.keys(value)) value[key] = unmark(value[key], mark);
   return value;
-}
-
-const STEP = {
-  space: /[ \t\n\r]*/y,
-  string: /"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"/y,
-  scalar: /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null/y,
-};
-
-/** What is wrong with a text that `JSON.parse` refused; the messages of V8's versions differ and miss the place. */
-function explain(text) {
-  let at = 0;
-  const closers = [];
-  const take = (pattern) => {
-    pattern.lastIndex = at;
-    const matched = pattern.test(text);
-    if (matched) at = pattern.lastIndex;
-    return matched;
-  };
-  const member = () => take(STEP.string) && take(STEP.space) && text[at] === ':' && ++at > 0;
-  let expectValue = true;
-  for (;;) {
-    take(STEP.space);
-    if (expectValue) {
-      const open = text[at];
-      if (open === '[' || open === '{') {
-        at++;
-        closers.push(open === '[' ? ']' : '}');
-        take(STEP.space);
-        if (text[at] === closers.at(-1)) expectValue = false;
-        else if (open === '{' && !member()) break;
-        continue;
-      }
-      if (!take(STEP.string) && !take(STEP.scalar)) break;
-      expectValue = false;
-    } else if (closers.length > 0 && text[at] === closers.at(-1)) {
-      at++;
-      closers.pop();
-    } else if (closers.length > 0 && text[at] === ',') {
-      at++;
-      take(STEP.space);
-      if (closers.at(-1) === '}' && !member()) break;
-      expectValue = true;
-    } else {
-      break;
-    }
-  }
-  if (at >= text.length) return `unexpected end at ${place(text, text.length)}`;
-  return `unexpected ${JSON.stringify(String.fromCodePoint(text.codePointAt(at)))} at ${place(text, at)}`;
-}
-
-function place(text, at) {
-  const before = text.slice(0, at);
-  const line = before.split('\n').length;
-  return `line ${line} column ${at - before.lastIndexOf('\n')}`;
 }
 
 module.exports = { InputError, MAX_DEPTH, decodeText, parseJson };

@@ -6,7 +6,7 @@ const path = require('node:path');
 const { types } = require('node:util');
 const { pathToFileURL } = require('node:url');
 const { install, prepareImports, sources } = require('./sources.cjs');
-const { isModule, locateSyntaxError } = require('./syntax.cjs');
+const { explainSyntaxError, isModule } = require('./syntax.cjs');
 const { Target } = require('./target.cjs');
 
 const HOOK = '__metacall_';
@@ -34,7 +34,7 @@ async function loadFile(file) {
     // Node may have seen a CommonJS module in it after all.
     return require.cache[file]?.exports ?? namespace;
   } catch (error) {
-    if (error instanceof SyntaxError && !/^\S+:\d+\n/.test(error.stack)) await locateSyntaxError(error, file, sources);
+    if (error instanceof SyntaxError) explainSyntaxError(error, file, sources);
     throw error;
   }
 }

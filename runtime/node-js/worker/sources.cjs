@@ -40,10 +40,10 @@ function prepareImports() {
   importsPrepared = true;
   const known = new Map(Array.from(sources, ([file, source]) => [file, { source, module: isModule(file, source) }]));
   if (Module.registerHooks) {
-    hooks.initialize(known);
+    hooks.initialize({ sources: known, givesCommonJs: true });
     Module.registerHooks({ resolve: hooks.resolve, load: hooks.load });
   } else if (Module.register) {
-    Module.register(pathToFileURL(require.resolve('./hooks.cjs')), { data: known });
+    Module.register(pathToFileURL(require.resolve('./hooks.cjs')), { data: { sources: known, givesCommonJs: false } });
   } else {
     throw new Error(`TypeScript with import and export needs Node 18.19 or newer, this is ${process.version}`);
   }

@@ -20,10 +20,16 @@ class Stream {
   }
 
   start() {
+    this.register();
+    this.pump();
+  }
+
+  /** The call outlives the function from here on. */
+  register() {
     const { call } = this;
+    call.keep();
     call.stream = this;
     call.channel.calls.set(call.id, call);
-    this.pump();
   }
 
   addCredit(chunks) {

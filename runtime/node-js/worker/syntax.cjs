@@ -1,6 +1,7 @@
 'use strict';
 // What a source file is, and where its syntax error sits.
 
+const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
 const vm = require('node:vm');
@@ -14,7 +15,10 @@ const ESM_ERRORS = [
   'await is only valid in async functions and the top level bodies of modules',
 ];
 const IMPORTS = /\b(?:from|import)\s*\(?\s*(['"])(\.{1,2}\/[^'"]*)\1/g;
-const MAX_FILES = 200;
+/** How many files are checked, one Node each, to find the one with the error. */
+const MAX_FILES = 20;
+const CHECK_TIMEOUT_MS = 2000;
+const STDIN = '[stdin]';
 
 /** Whether a file is an ES module: by its extension, else by the nearest package.json, else by its syntax. */
 function isModule(file, source) {
@@ -48,37 +52,29 @@ function packageType(directory) {
   }
 }
 
-/**
- * Puts file and line before the stack of a `SyntaxError` from an ES module, which Node tells nobody but its own
- * fatal error printer: a second thread with `vm.SourceTextModule` compiles the file and those it imports.
- */
-async function locateSyntaxError(error, file, sources) {
-  const { Worker } = require('node:worker_threads');
-  const files = reachable(file, sources);
-  const worker = new Worker(COMPILE, { eval: true, workerData: files, execArgv: ['--experimental-vm-modules', '--no-warnings'] });
-  const found = await new Promise((resolve) => {
-    worker.once('message', resolve);
-    worker.once('error', () => resolve(null));
-    worker.once('exit', () => resolve(null));
-  });
-  await worker.terminate();
-  if (found !== null) error.stack = found;
-}
-
-const COMPILE = `
-const { parentPort, workerData } = require('node:worker_threads');
-const { SourceTextModule } = require('node:vm');
-let found = null;
-for (const [identifier, source] of workerData) {
-  try {
-    new SourceTextModule(source, { identifier });
-  } catch (error) {
-    found = String(error.stack);
-    break;
+/** Adds to a `SyntaxError` of `import(file)` what Node leaves out. */
+function explainSyntaxError(error, file, sources) {
+  if (ESM_ERRORS.includes(error.message)) {
+    error.message += `; this Node (${process.version}) takes import and export only in .mjs files or with "type": "module" in package.json`;
+  } else if (!/^\S+:\d+\n/.test(error.stack)) {
+    locateSyntaxError(error, file, sources);
   }
 }
-parentPort.postMessage(found);
-`;
+
+/**
+ * Puts file and line before the stack of a `SyntaxError` from an ES module. Node tells them to nobody but its own
+ * error printer, so a second Node checks the file and those it imports until one fails the same way.
+ */
+function locateSyntaxError(error, file, sources) {
+  for (const [name, input] of reachable(file, sources)) {
+    const args = ['--input-type=module', '--check', '-'];
+    const { stderr } = spawnSync(process.execPath, args, { input, env: {}, encoding: 'utf8', timeout: CHECK_TIMEOUT_MS });
+    if (stderr?.startsWith(STDIN) && stderr.includes(`SyntaxError: ${error.message}\n`)) {
+      error.stack = name + stderr.slice(STDIN.length, stderr.indexOf('\n    at '));
+      return;
+    }
+  }
+}
 
 /** The file and the app's own files it imports, with their sources. */
 function reachable(file, sources) {
@@ -105,4 +101,4 @@ function readSource(file, sources) {
   }
 }
 
-module.exports = { isModule, locateSyntaxError };
+module.exports = { explainSyntaxError, isModule };

@@ -91,7 +91,8 @@ test('bytes arrive as a Buffer of their own and text as a string', async (t) => 
 
 test('JSON integers stay exact', async (t) => {
   const worker = await start(t);
-  const body = '[9007199254740991, 9007199254740993, -12345678901234567890, 1e30, 0.12345678901234567, "1234567890123456789"]';
+  const body =
+    '[9007199254740991, 9007199254740993, -12345678901234567890, 1e30, 0.12345678901234567, "1234567890123456789"]';
   assert.deepEqual(await worker.value('show', null, { body }), [
     'number:9007199254740991',
     'bigint:9007199254740993',
@@ -103,7 +104,10 @@ test('JSON integers stay exact', async (t) => {
   const large = `["${'x\\n'.repeat(1_000_000)}1234567890123456789", 1234567890123456789]`;
   assert.equal(await worker.value('last', null, { body: large }), 'bigint:1234567890123456789');
   const nested = '[{"a":[{"__proto__":12345678901234567890,"#":"#12345678901234567890"}]}]';
-  assert.equal((await worker.call('total', null, { body: nested })).text, `{"items":${nested.slice(1, -1)},"tax":0,"more":[]}`);
+  assert.equal(
+    (await worker.call('total', null, { body: nested })).text,
+    `{"items":${nested.slice(1, -1)},"tax":0,"more":[]}`,
+  );
 });
 
 test('strict JSON is refused with the place of the error', async (t) => {
@@ -154,7 +158,10 @@ test('nesting is limited to 128 levels', async (t) => {
 test('dangerous keys are plain members', async (t) => {
   const worker = await start(t);
   const body = '[{"__proto__":{"polluted":1},"constructor":2}]';
-  assert.equal((await worker.call('total', null, { body })).text, '{"items":{"__proto__":{"polluted":1},"constructor":2},"tax":0,"more":[]}');
+  assert.equal(
+    (await worker.call('total', null, { body })).text,
+    '{"items":{"__proto__":{"polluted":1},"constructor":2},"tax":0,"more":[]}',
+  );
   assert.deepEqual(await worker.value('show', null, { body: '{"__proto__":1}' }), ['number:1']);
 });
 
@@ -168,8 +175,13 @@ test('frames split and joined at any byte are read', async (t) => {
   const { encode, Kind, JSON_FORMAT } = require('./harness.cjs');
   const aux = worker.functions.findIndex(({ name }) => name === 'merge');
   const big = 'x'.repeat(300_000);
-  const frames = [['a', 'b'], [big, 'c'], ['d', 'e']].map((args, i) =>
-    encode(Kind.invoke, { format: JSON_FORMAT, aux, id: 1000 + i, meta: Buffer.alloc(20), body: JSON.stringify(args) }));
+  const frames = [
+    ['a', 'b'],
+    [big, 'c'],
+    ['d', 'e'],
+  ].map((args, i) =>
+    encode(Kind.invoke, { format: JSON_FORMAT, aux, id: 1000 + i, meta: Buffer.alloc(20), body: JSON.stringify(args) }),
+  );
   const bytes = Buffer.concat(frames);
   const cuts = [1, 2, 3, 4, 15, 16, 17, 40, frames[0].length + 2, frames[0].length + 70_000, bytes.length - 1];
   let at = 0;

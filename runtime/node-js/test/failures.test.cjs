@@ -39,7 +39,14 @@ exports.quick = () => 'quick';
 exports.leave = (code) => process.exit(code);
 exports.thenable = () => ({ then(resolve) { resolve('by then') } });
 `;
-const parameters = { raise: ['kind'], raiseLater: ['kind'], withCallback: ['a', 'b', 'done'], optional: ['a', 'b = 2', 'done'], sleep: ['ms'], leave: ['code'] };
+const parameters = {
+  raise: ['kind'],
+  raiseLater: ['kind'],
+  withCallback: ['a', 'b', 'done'],
+  optional: ['a', 'b = 2', 'done'],
+  sleep: ['ms'],
+  leave: ['code'],
+};
 const settings = { withCallback: { callback: true }, optional: { callback: true } };
 const start = (t) => serve(t, SOURCE, { parameters, settings });
 
@@ -121,5 +128,9 @@ test('process.exit ends the worker and earlier answers still leave', async (t) =
   worker.begin('leave', [3]);
   worker.sockets[1].uncork();
   assert.equal(await worker.exit(), 3);
-  assert.deepEqual(worker.frames.slice(1).map(({ kind, id }) => [kind, id]), [['result', quick]], `not ${late}`);
+  assert.deepEqual(
+    worker.frames.slice(1).map(({ kind, id }) => [kind, id]),
+    [['result', quick]],
+    `not ${late}`,
+  );
 });

@@ -12,7 +12,21 @@ const { setTimeout: after } = require('node:timers/promises');
 const WORKER = path.join(__dirname, '..', 'worker.cjs');
 const DEADLINE_MS = 20_000;
 
-const Kind = { load: 1, ready: 2, invoke: 3, result: 4, error: 5, chunk: 6, cancel: 7, credit: 8, log: 9, ping: 10, pong: 11, stop: 12, bind: 13 };
+const Kind = {
+  load: 1,
+  ready: 2,
+  invoke: 3,
+  result: 4,
+  error: 5,
+  chunk: 6,
+  cancel: 7,
+  credit: 8,
+  log: 9,
+  ping: 10,
+  pong: 11,
+  stop: 12,
+  bind: 13,
+};
 const KindName = Object.fromEntries(Object.entries(Kind).map(([name, kind]) => [kind, name]));
 const JSON_FORMAT = 0;
 const BYTES = 1;
@@ -103,7 +117,10 @@ class Worker {
   /** Waits until `probe` gives something. */
   until(probe, what = probe.toString()) {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => done(new Error(`waited in vain for ${what}; stderr: ${this.stderr}`)), DEADLINE_MS);
+      const timer = setTimeout(
+        () => done(new Error(`waited in vain for ${what}; stderr: ${this.stderr}`)),
+        DEADLINE_MS,
+      );
       const done = (error, value) => {
         clearTimeout(timer);
         this.waiting.delete(check);
@@ -121,7 +138,15 @@ class Worker {
 
   /** Sends `load` and waits for its answer. */
   async load(modules, extra) {
-    const app = { protocol: 1, app: 'test', directory: this.directory, max_reply_bytes: 1 << 20, concurrency: 100, modules, ...extra };
+    const app = {
+      protocol: 1,
+      app: 'test',
+      directory: this.directory,
+      max_reply_bytes: 1 << 20,
+      concurrency: 100,
+      modules,
+      ...extra,
+    };
     this.send(Kind.load, { format: JSON_FORMAT, body: JSON.stringify(app) });
     const answer = await this.frame(({ kind, id }) => id === 0 && (kind === 'ready' || kind === 'error'), 'ready');
     if (answer.kind === 'ready') this.functions = JSON.parse(answer.text).functions;
@@ -147,7 +172,10 @@ class Worker {
 
   /** The frame that ends call `id`. */
   end(id) {
-    return this.frame((frame) => frame.id === id && (frame.kind === 'result' || frame.kind === 'error'), `the end of call ${id}`);
+    return this.frame(
+      (frame) => frame.id === id && (frame.kind === 'result' || frame.kind === 'error'),
+      `the end of call ${id}`,
+    );
   }
 
   async call(name, args, options) {
@@ -210,7 +238,11 @@ async function spawnWorker(t, files, { channels = 2, env = {} } = {}) {
     stdio: ['ignore', 'pipe', 'pipe', ...pairs.map(([, theirs]) => theirs)],
   });
   for (const [, theirs] of pairs) theirs.destroy();
-  const worker = new Worker(directory, child, pairs.map(([ours]) => ours));
+  const worker = new Worker(
+    directory,
+    child,
+    pairs.map(([ours]) => ours),
+  );
   t.after(async () => {
     child.kill('SIGKILL');
     await worker.exited;
@@ -221,7 +253,11 @@ async function spawnWorker(t, files, { channels = 2, env = {} } = {}) {
 }
 
 /** A worker that serves one module, `app.js` unless told otherwise. */
-async function serve(t, source, { file = 'app.js', files = {}, settings = {}, parameters = {}, load = {}, ...options } = {}) {
+async function serve(
+  t,
+  source,
+  { file = 'app.js', files = {}, settings = {}, parameters = {}, load = {}, ...options } = {},
+) {
   const worker = await spawnWorker(t, { [file]: source, ...files }, options);
   const answer = await worker.load([{ name: path.parse(file).name, file, settings }], load);
   if (answer.kind !== 'ready') throw new Error(`load failed: ${answer.text}`);

@@ -25,20 +25,36 @@ exports.endless = () => new Response(new ReadableStream({ pull(c) { c.enqueue(Bu
 exports.wasCancelled = () => cancelled;
 exports.where = async () => { await null; const { invocationId, traceparent } = fnmesh.context(); return { invocationId, traceparent } };
 `;
-const start = (t) => serve(t, SOURCE, { settings: { page: { http: true } }, parameters: { page: ['request', '{ path }'], marked: ['request'] } });
+const start = (t) =>
+  serve(t, SOURCE, {
+    settings: { page: { http: true } },
+    parameters: { page: ['request', '{ path }'], marked: ['request'] },
+  });
 const head = (frame) => JSON.parse(frame.meta);
 
 test('request functions get a standard Request', async (t) => {
   const worker = await start(t);
   const request = {
-    method: 'PUT', url: 'http://shop.test/test/page/a/b?c=d', path: '/a/b', query: 'c=d',
-    headers: [['user-agent', 'curl/→'], ['content-type', 'text/plain']],
+    method: 'PUT',
+    url: 'http://shop.test/test/page/a/b?c=d',
+    path: '/a/b',
+    query: 'c=d',
+    headers: [
+      ['user-agent', 'curl/→'],
+      ['content-type', 'text/plain'],
+    ],
   };
   const id = worker.begin('page', Buffer.from('body'), { format: BYTES, meta: { request } });
   const page = JSON.parse((await worker.end(id)).text);
   assert.deepEqual(page, {
-    standard: true, method: 'PUT', url: request.url, agent: Buffer.from('curl/→').toString('latin1'), body: 'body',
-    path: '/a/b', invocationId: Buffer.alloc(16, id).toString('hex'), aborted: false,
+    standard: true,
+    method: 'PUT',
+    url: request.url,
+    agent: Buffer.from('curl/→').toString('latin1'),
+    body: 'body',
+    path: '/a/b',
+    invocationId: Buffer.alloc(16, id).toString('hex'),
+    aborted: false,
   });
   const get = { ...request, method: 'GET' };
   assert.equal((await worker.value('page', '', { meta: { request: get } })).body, '');
@@ -50,16 +66,31 @@ test('request functions get a standard Request', async (t) => {
 test('request functions can be called without HTTP', async (t) => {
   const worker = await start(t);
   const page = await worker.value('page', { a: 1 });
-  assert.deepEqual([page.method, page.url, page.body, page.path], ['POST', 'http://localhost/test/page', '{"a":1}', '']);
+  assert.deepEqual(
+    [page.method, page.url, page.body, page.path],
+    ['POST', 'http://localhost/test/page', '{"a":1}', ''],
+  );
 });
 
 test('a Response gives status, headers and body', async (t) => {
   const worker = await start(t);
   const marked = await worker.call('marked', []);
   assert.deepEqual([marked.kind, marked.format, marked.text], ['result', BYTES, 'made POST']);
-  assert.deepEqual(head(marked), { status: 201, headers: [['content-type', 'text/plain;charset=UTF-8'], ['x-a', '1']] });
+  assert.deepEqual(head(marked), {
+    status: 201,
+    headers: [
+      ['content-type', 'text/plain;charset=UTF-8'],
+      ['x-a', '1'],
+    ],
+  });
   const cookies = await worker.call('cookies', []);
-  assert.deepEqual(head(cookies), { status: 204, headers: [['set-cookie', 'a=1'], ['set-cookie', 'b=2']] });
+  assert.deepEqual(head(cookies), {
+    status: 204,
+    headers: [
+      ['set-cookie', 'a=1'],
+      ['set-cookie', 'b=2'],
+    ],
+  });
   assert.equal(cookies.body.length, 0);
   assert.equal((await worker.call('json', [])).text, '{"a":1}');
 });
@@ -69,12 +100,24 @@ test('a Response whose body takes time is streamed', async (t) => {
   const id = worker.begin('stream', []);
   assert.deepEqual([(await worker.end(id)).kind, worker.frames.at(-1).format], ['result', NONE]);
   const chunks = worker.of(id, 'chunk');
-  assert.deepEqual(chunks.map(({ text }) => text), ['', 'a', 'b']);
+  assert.deepEqual(
+    chunks.map(({ text }) => text),
+    ['', 'a', 'b'],
+  );
   assert.deepEqual(head(chunks[0]), { status: 200, headers: [['content-type', 'text/event-stream']] });
-  assert.deepEqual(chunks.slice(1).map(({ meta }) => meta), ['', '']);
+  assert.deepEqual(
+    chunks.slice(1).map(({ meta }) => meta),
+    ['', ''],
+  );
   const burst = worker.begin('burst', []);
   await worker.end(burst);
-  assert.deepEqual(worker.of(burst, 'chunk').map(({ text, meta }) => [text, meta !== '']), [['x', true], ['y', false]]);
+  assert.deepEqual(
+    worker.of(burst, 'chunk').map(({ text, meta }) => [text, meta !== '']),
+    [
+      ['x', true],
+      ['y', false],
+    ],
+  );
 });
 
 test('a Response that cannot be sent is an error', async (t) => {

@@ -24,7 +24,29 @@ function parse(text) {
 
 test('any text is accepted exactly when JSON.parse accepts it, and else the place is right', () => {
   const next = random(1);
-  const tokens = ['[', ']', '{', '}', ',', ':', '"', '"a"', '"é\\n"', '1', '-', '0', '.5', 'e3', 'true', 'nul', ' ', '\n', '\\', '\t', '12345678901234567890'];
+  const tokens = [
+    '[',
+    ']',
+    '{',
+    '}',
+    ',',
+    ':',
+    '"',
+    '"a"',
+    '"é\\n"',
+    '1',
+    '-',
+    '0',
+    '.5',
+    'e3',
+    'true',
+    'nul',
+    ' ',
+    '\n',
+    '\\',
+    '\t',
+    '12345678901234567890',
+  ];
   for (let round = 0; round < 50_000; round++) {
     const text = Array.from({ length: 1 + next(9) }, () => tokens[next(tokens.length)]).join('');
     let expected;
@@ -33,12 +55,17 @@ test('any text is accepted exactly when JSON.parse accepts it, and else the plac
     } catch {
       assert.throws(() => parse(text), InputError, text);
       const [, line, column] = /line (\d+) column (\d+)$/.exec(explain(text));
-      const before = text.split('\n').slice(0, line - 1).join('\n');
+      const before = text
+        .split('\n')
+        .slice(0, line - 1)
+        .join('\n');
       const at = before.length + (line > 1 ? 1 : 0) + Number(column) - 1;
       assert.ok(at <= text.length, `${JSON.stringify(text)}: ${explain(text)}`);
       continue;
     }
-    const asNumbers = JSON.parse(JSON.stringify(parse(text), (_, value) => (typeof value === 'bigint' ? Number(value) : value)));
+    const asNumbers = JSON.parse(
+      JSON.stringify(parse(text), (_, value) => (typeof value === 'bigint' ? Number(value) : value)),
+    );
     assert.deepEqual(asNumbers, JSON.parse(JSON.stringify(expected)), text);
   }
 });
@@ -59,7 +86,16 @@ test('values survive the way there and back', () => {
 });
 
 test('plain values are written as JSON.stringify does', () => {
-  for (const value of [[], {}, [[{}]], { a: undefined, b: [undefined] }, 'é', [1.5, -0, 1e21], { '': null }, Object.create(null)]) {
+  for (const value of [
+    [],
+    {},
+    [[{}]],
+    { a: undefined, b: [undefined] },
+    'é',
+    [1.5, -0, 1e21],
+    { '': null },
+    Object.create(null),
+  ]) {
     assert.equal(toJson(value, LIMIT), JSON.stringify(value));
   }
 });

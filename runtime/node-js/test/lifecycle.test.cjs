@@ -24,15 +24,30 @@ test('ready describes the functions', async (t) => {
   const settings = { page: { http: true }, unknown: {} };
   const ready = await worker.load([{ name: 'app', file: 'app.js', settings }]);
   const { language, version, functions } = JSON.parse(ready.text);
-  assert.deepEqual([ready.kind, ready.format, language, version], ['ready', JSON_FORMAT, 'node', process.versions.node]);
+  assert.deepEqual(
+    [ready.kind, ready.format, language, version],
+    ['ready', JSON_FORMAT, 'node', process.versions.node],
+  );
   assert.deepEqual(functions[0], {
-    module: 'app', file: 'app.js', name: 'plain', async: false, generator: false, http: false,
+    module: 'app',
+    file: 'app.js',
+    name: 'plain',
+    async: false,
+    generator: false,
+    http: false,
     source: 'function (a, b = 2) { return a }',
   });
-  assert.deepEqual(functions.map(({ name, async, generator, http }) => [name, async, generator, http]), [
-    ['plain', false, false, false], ['later', true, false, false], ['items', false, true, false],
-    ['laterItems', true, true, false], ['page', false, false, true], ['bound', false, false, false],
-  ]);
+  assert.deepEqual(
+    functions.map(({ name, async, generator, http }) => [name, async, generator, http]),
+    [
+      ['plain', false, false, false],
+      ['later', true, false, false],
+      ['items', false, true, false],
+      ['laterItems', true, true, false],
+      ['page', false, false, true],
+      ['bound', false, false, false],
+    ],
+  );
 });
 
 test('calls wait for bind', async (t) => {
@@ -55,14 +70,27 @@ test('an app without functions needs no bind', async (t) => {
 
 test('hooks run once around the life of the worker', async (t) => {
   const worker = await spawnWorker(t, { 'a.js': HOOKS('a'), 'b.js': HOOKS('b') });
-  await worker.load([{ name: 'a', file: 'a.js' }, { name: 'b', file: 'b.js' }]);
-  assert.deepEqual(worker.functions.map(({ name }) => name), ['a', 'b']);
-  assert.deepEqual(worker.frames.map(({ kind }) => kind), ['log', 'log', 'ready']);
+  await worker.load([
+    { name: 'a', file: 'a.js' },
+    { name: 'b', file: 'b.js' },
+  ]);
+  assert.deepEqual(
+    worker.functions.map(({ name }) => name),
+    ['a', 'b'],
+  );
+  assert.deepEqual(
+    worker.frames.map(({ kind }) => kind),
+    ['log', 'log', 'ready'],
+  );
   worker.bind({});
   assert.equal(await worker.value('b', []), 'b');
   assert.equal(await worker.stop(), 0, 'timers do not keep it');
   const logs = worker.logs().map(({ level, text }) => [level, text]);
-  assert.deepEqual(logs.slice(0, 3), [[0, 'a up'], [0, 'b up'], [0, 'b down']]);
+  assert.deepEqual(logs.slice(0, 3), [
+    [0, 'a up'],
+    [0, 'b up'],
+    [0, 'b down'],
+  ]);
   assert.deepEqual(logs[3], [40, 'Error: finalize failed']);
   assert.deepEqual(logs.at(-1), [0, 'a down']);
 });
@@ -77,7 +105,10 @@ test('calls on every channel, and on the control channel, are answered where the
 });
 
 test('the end of the node ends the worker', async (t) => {
-  const worker = await serve(t, 'setInterval(() => {}, 1000); exports.f = () => 1; process.on("exit", () => console.log("x"))');
+  const worker = await serve(
+    t,
+    'setInterval(() => {}, 1000); exports.f = () => 1; process.on("exit", () => console.log("x"))',
+  );
   worker.sockets[0].end();
   assert.equal(await worker.exit(), 0);
 });
@@ -107,7 +138,9 @@ test('an unreadable frame ends the worker with 70', async (t) => {
 test('child processes do not inherit the channels', async (t) => {
   const source = `exports.list = () => require('child_process').execFileSync('ls', ['-l', '/proc/self/fd']).toString()`;
   const worker = await serve(t, source, { channels: 20 });
-  const inherited = (await worker.value('list', [])).split('\n').filter((line) => / ([3-9]|1\d|2[0-3]) -> socket/.test(line));
+  const inherited = (await worker.value('list', []))
+    .split('\n')
+    .filter((line) => / ([3-9]|1\d|2[0-3]) -> socket/.test(line));
   assert.deepEqual(inherited, []);
 });
 

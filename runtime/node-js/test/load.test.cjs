@@ -29,13 +29,25 @@ async function failure(t, files, file = Object.keys(files)[0], sources) {
 }
 
 test('CommonJS exports are found', async (t) => {
-  assert.deepEqual(await names(t, { 'cart.js': 'exports.a = () => 1; exports.b = function () {}; exports.c = 3' }), ['a', 'b']);
+  assert.deepEqual(await names(t, { 'cart.js': 'exports.a = () => 1; exports.b = function () {}; exports.c = 3' }), [
+    'a',
+    'b',
+  ]);
   assert.deepEqual(await names(t, { 'cart.js': 'module.exports = function total() {}' }), ['total']);
   assert.deepEqual(await names(t, { 'cart.js': 'module.exports = () => 1' }), ['cart']);
-  assert.deepEqual(await names(t, { 'cart.cjs': 'module.exports = { a() {}, async b() {}, K: class {}, __metacall_x__() {} }' }), ['a', 'b']);
-  const transpiled = 'Object.defineProperty(exports, "__esModule", { value: true }); exports.default = () => 1; exports.a = () => 1';
+  assert.deepEqual(
+    await names(t, { 'cart.cjs': 'module.exports = { a() {}, async b() {}, K: class {}, __metacall_x__() {} }' }),
+    ['a', 'b'],
+  );
+  const transpiled =
+    'Object.defineProperty(exports, "__esModule", { value: true }); exports.default = () => 1; exports.a = () => 1';
   assert.deepEqual(await names(t, { 'cart.js': transpiled }), ['a', 'cart']);
-  assert.deepEqual(await names(t, { 'cart.js': '// import x from "y"; export await\nmodule.exports = { a: () => `\nexport const x` }' }), ['a']);
+  assert.deepEqual(
+    await names(t, {
+      'cart.js': '// import x from "y"; export await\nmodule.exports = { a: () => `\nexport const x` }',
+    }),
+    ['a'],
+  );
   assert.deepEqual(await names(t, { 'cart.js': 'module.exports = null' }), []);
 });
 
@@ -58,7 +70,11 @@ test('ES module syntax alone is enough where Node detects it, and explained wher
     return;
   }
   assert.deepEqual(await names(t, { 'cart.js': source }), ['a', 'b']);
-  const mixed = { 'cart.js': 'import { x } from "./lib.js"; import y from "./old.cjs"; export const a = () => x + y', 'lib.js': 'export const x = 1', 'old.cjs': 'module.exports = 2' };
+  const mixed = {
+    'cart.js': 'import { x } from "./lib.js"; import y from "./old.cjs"; export const a = () => x + y',
+    'lib.js': 'export const x = 1',
+    'old.cjs': 'module.exports = 2',
+  };
   assert.deepEqual(await names(t, mixed), ['a']);
   const { stack } = await failure(t, { 'app.js': 'import "fs";\nconst x = ;' });
   assert.ok(stack.startsWith('/app.js:2\n'), stack);
@@ -67,7 +83,8 @@ test('ES module syntax alone is enough where Node detects it, and explained wher
 test('TypeScript runs from the stripped sources', async (t) => {
   const raw = 'this is not even typescript';
   const sources = {
-    'app.ts': 'import { rate } from "./rate"; import { b } from "./lib/b.js"; import { c } from "./c.ts";\nimport d from "./d.cjs"; export const f = (x        ) => x * rate + b + c + d.d;',
+    'app.ts':
+      'import { rate } from "./rate"; import { b } from "./lib/b.js"; import { c } from "./c.ts";\nimport d from "./d.cjs"; export const f = (x        ) => x * rate + b + c + d.d;',
     'rate.ts': 'export const rate = 2;',
     'lib/b.ts': 'export const b = 10;',
     'c.ts': 'export const c = 100;',
@@ -86,10 +103,26 @@ test('TypeScript runs from the stripped sources', async (t) => {
 
 test('CommonJS TypeScript and TypeScript without a package type are told apart', async (t) => {
   assert.deepEqual(await names(t, { 'cart.ts': 'x' }, 'cart.ts', { 'cart.ts': 'exports.a = () => 1' }), ['a']);
-  assert.deepEqual(await names(t, { 'cart.ts': 'x', 'lib.ts': 'x' }, 'cart.ts', { 'cart.ts': 'exports.a = require("./lib.js").a', 'lib.ts': 'exports.a = () => 1' }), ['a']);
+  assert.deepEqual(
+    await names(t, { 'cart.ts': 'x', 'lib.ts': 'x' }, 'cart.ts', {
+      'cart.ts': 'exports.a = require("./lib.js").a',
+      'lib.ts': 'exports.a = () => 1',
+    }),
+    ['a'],
+  );
   assert.deepEqual(await names(t, { 'cart.mts': 'x' }, 'cart.mts', { 'cart.mts': 'export const a = () => 1' }), ['a']);
-  assert.deepEqual(await names(t, { 'main.js': 'const { a } = require("./lib"); exports.b = a', 'lib.ts': 'x' }, 'main.js', { 'lib.ts': 'exports.a = () => 1' }), ['b']);
-  assert.deepEqual(await names(t, { 'main.mjs': 'import { a } from "./lib.ts"; export { a }', 'lib.ts': 'x' }, 'main.mjs', { 'lib.ts': 'export const a = () => 1' }), ['a']);
+  assert.deepEqual(
+    await names(t, { 'main.js': 'const { a } = require("./lib"); exports.b = a', 'lib.ts': 'x' }, 'main.js', {
+      'lib.ts': 'exports.a = () => 1',
+    }),
+    ['b'],
+  );
+  assert.deepEqual(
+    await names(t, { 'main.mjs': 'import { a } from "./lib.ts"; export { a }', 'lib.ts': 'x' }, 'main.mjs', {
+      'lib.ts': 'export const a = () => 1',
+    }),
+    ['a'],
+  );
 });
 
 test('errors of rewritten TypeScript point at the original lines', async (t) => {
@@ -106,7 +139,10 @@ test('errors of rewritten TypeScript point at the original lines', async (t) => 
 test('an error while loading shows the stack of the user', async (t) => {
   const thrown = await failure(t, { 'app.js': 'const a = 1;\nfunction f() { throw new TypeError("no") }\nf();' });
   assert.deepEqual([thrown.type, thrown.message], ['TypeError', 'no']);
-  assert.match(thrown.stack, /^TypeError: no\n    at f \(\/app\.js:2:\d+\)\n    at Object\.<anonymous> \(\/app\.js:3:1\)$/);
+  assert.match(
+    thrown.stack,
+    /^TypeError: no\n    at f \(\/app\.js:2:\d+\)\n    at Object\.<anonymous> \(\/app\.js:3:1\)$/,
+  );
   const missing = await failure(t, { 'app.js': 'require("./lib")', 'lib.js': 'require("not-there")' });
   assert.match(missing.message, /^Cannot find module 'not-there'\nRequire stack:\n- \/.*lib\.js\n- \/.*app\.js$/);
   const rejected = await failure(t, { 'app.mjs': 'await Promise.reject(new RangeError("top"))' });
@@ -115,7 +151,9 @@ test('an error while loading shows the stack of the user', async (t) => {
   const unresolved = await failure(t, { 'app.mjs': 'import "./none.mjs"' });
   assert.match(unresolved.message, /Cannot find module .*none\.mjs/);
   assert.equal((await failure(t, { 'app.js': 'throw "text"' })).message, 'text');
-  const hook = await failure(t, { 'app.js': 'exports.__metacall_initialize__ = async () => { throw new Error("in the hook") }' });
+  const hook = await failure(t, {
+    'app.js': 'exports.__metacall_initialize__ = async () => { throw new Error("in the hook") }',
+  });
   assert.match(hook.stack, /in the hook\n.*\/app\.js:1/);
 });
 
@@ -137,20 +175,40 @@ test('a syntax error shows file and line', async (t) => {
 
 test('process.exit and uncaught errors while loading are load errors', async (t) => {
   const exited = await failure(t, { 'app.js': 'function quit() { process.exit(0) }\nquit();' });
-  assert.deepEqual([exited.type, exited.message], ['ProcessExit', 'the app called process.exit(0) while it was loaded']);
+  assert.deepEqual(
+    [exited.type, exited.message],
+    ['ProcessExit', 'the app called process.exit(0) while it was loaded'],
+  );
   assert.match(exited.stack, /at quit \(\/app\.js:1:\d+\)/);
   const stray = await failure(t, { 'app.mjs': 'Promise.reject(new Error("stray")); await new Promise(() => {})' });
   assert.equal(stray.message, 'stray');
-  const late = await failure(t, { 'app.mjs': 'setTimeout(() => { throw new Error("late") }); await new Promise(() => {})' });
+  const late = await failure(t, {
+    'app.mjs': 'setTimeout(() => { throw new Error("late") }); await new Promise(() => {})',
+  });
   assert.equal(late.message, 'late');
 });
 
 test('modules of one app share what they import', async (t) => {
-  const files = { 'b.mjs': 'import state from "./state.cjs"; export const read = () => state.n', 'state.cjs': 'exports.n = 0' };
-  const worker = await serve(t, 'const state = require("./state.cjs"); exports.set = (n) => { state.n = n }', { files, file: 'a.js' });
-  assert.deepEqual(worker.functions.map(({ module, file, name }) => [module, file, name]), [['a', 'a.js', 'set']]);
-  const two = await spawnWorker(t, { ...files, 'a.js': 'const state = require("./state.cjs"); exports.set = (n) => { state.n = n }' });
-  await two.load([{ name: 'a', file: 'a.js' }, { name: 'b', file: 'b.mjs' }]);
+  const files = {
+    'b.mjs': 'import state from "./state.cjs"; export const read = () => state.n',
+    'state.cjs': 'exports.n = 0',
+  };
+  const worker = await serve(t, 'const state = require("./state.cjs"); exports.set = (n) => { state.n = n }', {
+    files,
+    file: 'a.js',
+  });
+  assert.deepEqual(
+    worker.functions.map(({ module, file, name }) => [module, file, name]),
+    [['a', 'a.js', 'set']],
+  );
+  const two = await spawnWorker(t, {
+    ...files,
+    'a.js': 'const state = require("./state.cjs"); exports.set = (n) => { state.n = n }',
+  });
+  await two.load([
+    { name: 'a', file: 'a.js' },
+    { name: 'b', file: 'b.mjs' },
+  ]);
   two.bind({});
   await two.value('set', [7]);
   assert.equal(await two.value('read', []), 7);

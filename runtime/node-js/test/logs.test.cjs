@@ -19,19 +19,34 @@ exports.stuck = () => { console.log('last words'); for (;;); };
 exports.native = () => { require('fs').writeSync(1, 'native out\\n'); require('child_process').spawnSync('sh', ['-c', 'echo native err >&2'], { stdio: 'inherit' }) };
 exports.stream = () => [process.stdout.fd, process.stdout.isTTY, process.stdout.writable, typeof process.stdout.on];
 `;
-const start = (t) => serve(t, SOURCE, { parameters: { say: ['text'], later: ['text'], promised: ['text'], many: ['n'] } });
-const of = (worker, id) => worker.logs().filter((log) => log.id === id).map(({ level, text }) => [level, text]);
+const start = (t) =>
+  serve(t, SOURCE, { parameters: { say: ['text'], later: ['text'], promised: ['text'], many: ['n'] } });
+const of = (worker, id) =>
+  worker
+    .logs()
+    .filter((log) => log.id === id)
+    .map(({ level, text }) => [level, text]);
 
 test('output carries its call, its level, and comes before the answer', async (t) => {
   const worker = await start(t);
   assert.deepEqual(of(worker, 0), [[0, 'while loading']]);
   const said = worker.begin('say', ['hello\nworld']);
   await worker.end(said);
-  assert.deepEqual(of(worker, said), [[0, 'hello'], [0, 'world']]);
+  assert.deepEqual(of(worker, said), [
+    [0, 'hello'],
+    [0, 'world'],
+  ]);
   assert.equal(worker.frames.at(-1).kind, 'result');
   const levels = worker.begin('levels', []);
   await worker.end(levels);
-  assert.deepEqual(of(worker, levels), [[0, 'log'], [10, 'debug'], [20, 'info'], [30, 'warn'], [40, 'error'], [0, 'log again']]);
+  assert.deepEqual(of(worker, levels), [
+    [0, 'log'],
+    [10, 'debug'],
+    [20, 'info'],
+    [30, 'warn'],
+    [40, 'error'],
+    [0, 'log again'],
+  ]);
   const fails = worker.begin('fails', []);
   await worker.end(fails);
   assert.deepEqual(of(worker, fails), [[0, 'before']]);
@@ -42,7 +57,12 @@ test('pieces are joined to lines and the rest is sent with the answer', async (t
   const worker = await start(t);
   const id = worker.begin('parts', []);
   await worker.end(id);
-  assert.deepEqual(of(worker, id), [[0, 'ab'], [0, 'c'], [1, 'd'], [0, 'unfinished']]);
+  assert.deepEqual(of(worker, id), [
+    [0, 'ab'],
+    [0, 'c'],
+    [1, 'd'],
+    [0, 'unfinished'],
+  ]);
   assert.equal(worker.frames.at(-1).kind, 'result');
 });
 
@@ -50,14 +70,22 @@ test('output after an await still carries its call', async (t) => {
   const worker = await start(t);
   const ids = ['a', 'b', 'c'].map((text) => worker.begin('later', [text]));
   for (const id of ids) await worker.end(id);
-  ids.forEach((id, i) => assert.deepEqual(of(worker, id), [1, 2, 3].map((n) => [0, `${'abc'[i]} ${n}`])));
+  ids.forEach((id, i) =>
+    assert.deepEqual(
+      of(worker, id),
+      [1, 2, 3].map((n) => [0, `${'abc'[i]} ${n}`]),
+    ),
+  );
   await worker.value('promised', ['found out']);
   const second = worker.begin('promised', ['known']);
   await worker.end(second);
   assert.deepEqual(of(worker, second), [[0, 'known']]);
   const stream = worker.begin('gen', []);
   await worker.end(stream);
-  assert.deepEqual(of(worker, stream), [[0, 'first'], [0, 'second']]);
+  assert.deepEqual(of(worker, stream), [
+    [0, 'first'],
+    [0, 'second'],
+  ]);
 });
 
 test('output of no call is logged without one', async (t) => {
@@ -81,7 +109,10 @@ test('many lines keep their order', async (t) => {
   const worker = await start(t);
   const id = worker.begin('many', [20000]);
   await worker.end(id);
-  assert.deepEqual(of(worker, id), Array.from({ length: 20000 }, (_, i) => [0, `line ${i}`]));
+  assert.deepEqual(
+    of(worker, id),
+    Array.from({ length: 20000 }, (_, i) => [0, `line ${i}`]),
+  );
 });
 
 test('output leaves before an endless loop', async (t) => {

@@ -29,7 +29,8 @@ exports.lateStream = async () => { await new Promise((r) => setTimeout(r, 20)); 
 `;
 const parameters = { count: ['n'], countLater: ['n'], hang: ['signal'] };
 const start = (t) => serve(t, SOURCE, { parameters });
-const items = (worker, id) => worker.of(id, 'chunk').map(({ format, text }) => (format === JSON_FORMAT ? JSON.parse(text) : text));
+const items = (worker, id) =>
+  worker.of(id, 'chunk').map(({ format, text }) => (format === JSON_FORMAT ? JSON.parse(text) : text));
 
 test('generators and streams answer in chunks', async (t) => {
   const worker = await start(t);
@@ -65,7 +66,10 @@ test('chunks stop at zero credit until more comes', async (t) => {
     assert.equal(worker.of(id, 'chunk').length, 17);
     worker.send(Kind.credit, { id, aux: 300 }, 1);
     assert.equal((await worker.end(id)).kind, 'result');
-    assert.deepEqual(items(worker, id), Array.from({ length: 40 }, (_, i) => i));
+    assert.deepEqual(
+      items(worker, id),
+      Array.from({ length: 40 }, (_, i) => i),
+    );
   }
 });
 

@@ -150,7 +150,13 @@ function context() {
   const call = currentCall();
   if (call === null) return undefined;
   const { invocationId, traceparent } = call.about();
-  return Object.freeze({ invocationId, traceparent, get signal() { return call.signal; } });
+  return Object.freeze({
+    invocationId,
+    traceparent,
+    get signal() {
+      return call.signal;
+    },
+  });
 }
 
 function applyTarget(target, args) {
@@ -158,7 +164,9 @@ function applyTarget(target, args) {
 }
 
 function isThenable(value) {
-  return value !== null && (typeof value === 'object' || typeof value === 'function') && typeof value.then === 'function';
+  return (
+    value !== null && (typeof value === 'object' || typeof value === 'function') && typeof value.then === 'function'
+  );
 }
 
 module.exports = { Call, context, currentCall };

@@ -24,7 +24,11 @@ function explain(thrown) {
 
 /** `stack` without frames of Node and of the worker. */
 function userStack(stack) {
-  return stack.split('\n').filter((line) => !isForeign(line)).join('\n').trimEnd();
+  return stack
+    .split('\n')
+    .filter((line) => !isForeign(line))
+    .join('\n')
+    .trimEnd();
 }
 
 function isError(thrown) {
@@ -82,7 +86,10 @@ function isForeign(line) {
 
 /** Node lists who required a missing module, down to this worker. */
 function withoutWorkerLines(text) {
-  return text.split('\n').filter((line) => !(line.startsWith('- ') && line.includes(__dirname))).join('\n');
+  return text
+    .split('\n')
+    .filter((line) => !(line.startsWith('- ') && line.includes(__dirname)))
+    .join('\n');
 }
 
 function clip(text) {

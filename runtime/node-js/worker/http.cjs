@@ -18,14 +18,24 @@ function requestArguments(call, format, body) {
 
 /** For callers that do not come by HTTP. */
 function madeUp({ app, name }, format) {
-  return { method: 'POST', url: `http://localhost/${app}/${name}`, path: '', headers: [['content-type', TYPES[format]]] };
+  return {
+    method: 'POST',
+    url: `http://localhost/${app}/${name}`,
+    path: '',
+    headers: [['content-type', TYPES[format]]],
+  };
 }
 
 function makeRequest({ method, url, headers }, body, signal) {
   const bodyless = method === 'GET' || method === 'HEAD' || body.length === 0;
   try {
     const pairs = headers.map(([name, value]) => [name, byteString(value)]);
-    return new Request(new URL(url, 'http://localhost'), { method, headers: pairs, signal, body: bodyless ? null : Buffer.from(body) });
+    return new Request(new URL(url, 'http://localhost'), {
+      method,
+      headers: pairs,
+      signal,
+      body: bodyless ? null : Buffer.from(body),
+    });
   } catch (error) {
     throw new InputError(`${method} ${url} cannot be given to a function that takes the request: ${error.message}`);
   }
@@ -61,7 +71,8 @@ function headerPairs(headers) {
 }
 
 function sendBody(call, kind, head, body) {
-  if (!(body instanceof Uint8Array)) throw new ResultError('the body of the Response at $ has a part that is no Uint8Array');
+  if (!(body instanceof Uint8Array))
+    throw new ResultError('the body of the Response at $ has a part that is no Uint8Array');
   call.channel.bytes(kind, Format.BYTES, 0, call.id, head, body);
 }
 

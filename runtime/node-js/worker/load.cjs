@@ -21,7 +21,10 @@ async function loadApp({ app, directory, modules, sources: replaced = {} }) {
   }
   for (const { exports } of loaded) await hook(exports, 'initialize')?.();
   const targets = loaded.flatMap((module) => functionsOf(module).map((found) => new Target(app, found)));
-  const finalizers = loaded.map(({ exports }) => hook(exports, 'finalize')).filter(Boolean).reverse();
+  const finalizers = loaded
+    .map(({ exports }) => hook(exports, 'finalize'))
+    .filter(Boolean)
+    .reverse();
   return { targets, finalizers };
 }
 

@@ -100,7 +100,7 @@ async function stop() {
   for (const channel of channels) channel.finish(() => --open === 0 && exit(0));
 }
 
-/** An error nobody caught. It fails the call it belongs to; where that is not known, the state of the app is not either. */
+/** An error nobody caught. It fails the call it belongs to; where none is known, the state of the app is not either. */
 function onUncaught(error) {
   const call = currentCall();
   if (call !== null && !call.done) {
@@ -108,7 +108,8 @@ function onUncaught(error) {
     return;
   }
   logs.log(null, ERROR_LEVEL, `uncaught: ${explain(error)}`);
-  const handledByApp = process.listenerCount('uncaughtException') > 1 || process.listenerCount('unhandledRejection') > 1;
+  const handledByApp =
+    process.listenerCount('uncaughtException') > 1 || process.listenerCount('unhandledRejection') > 1;
   if (call !== null || handledByApp) return;
   if (loading) sendLoadError(describe(error));
   loading = false;

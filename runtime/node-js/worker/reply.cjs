@@ -46,7 +46,8 @@ function sendItem(call, kind, head, value, strings = Format.TEXT) {
 
 function sendText(call, kind, head, text) {
   const limit = limits.replyBytes;
-  if (text.length > limit || (text.length * 3 > limit && Buffer.byteLength(text) > limit)) throw new ResultTooLarge(limit);
+  if (text.length > limit || (text.length * 3 > limit && Buffer.byteLength(text) > limit))
+    throw new ResultTooLarge(limit);
   call.channel.text(kind, Format.TEXT, 0, call.id, head, text);
 }
 

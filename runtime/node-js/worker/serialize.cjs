@@ -22,7 +22,8 @@ class ResultTooLarge extends Error {
 function toJson(value, limit) {
   if (value === undefined) return 'null';
   const text = isPlain(value, limit) ? native(value, limit) : new Writer(limit).write(value, '', 0);
-  if (text.length > limit || (text.length * 3 > limit && Buffer.byteLength(text) > limit)) throw new ResultTooLarge(limit);
+  if (text.length > limit || (text.length * 3 > limit && Buffer.byteLength(text) > limit))
+    throw new ResultTooLarge(limit);
   return text;
 }
 
@@ -85,7 +86,11 @@ class Writer {
   }
 
   write(value, key, depth) {
-    if (value !== null && (typeof value === 'object' || typeof value === 'bigint') && typeof value.toJSON === 'function') {
+    if (
+      value !== null &&
+      (typeof value === 'object' || typeof value === 'bigint') &&
+      typeof value.toJSON === 'function'
+    ) {
       value = value.toJSON(key);
     }
     switch (typeof value) {
@@ -124,7 +129,8 @@ class Writer {
     if (value instanceof Map) return this.entries(this.named(value), depth);
     if (value instanceof Set) return this.array([...value], depth);
     if (types.isTypedArray(value)) return this.array(Array.from(value), depth);
-    if (types.isNativeError(value)) return this.entries([['name', value.name], ['message', value.message], ...Object.entries(value)], depth);
+    if (types.isNativeError(value))
+      return this.entries([['name', value.name], ['message', value.message], ...Object.entries(value)], depth);
     if (types.isPromise(value)) throw this.refuse('a Promise', 'which must be awaited first');
     return this.entries(Object.entries(value), depth);
   }

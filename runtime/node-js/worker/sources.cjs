@@ -22,19 +22,20 @@ function install(entries) {
     return found || resolveFilename.call(this, request, parent, ...rest);
   };
   // Enums and the like are rewritten, and bring a map back to their lines.
-  if ([...sources.values()].some((source) => source.includes('\n//# sourceMappingURL='))) process.setSourceMapsEnabled(true);
+  if ([...sources.values()].some((source) => source.includes('\n//# sourceMappingURL=')))
+    process.setSourceMapsEnabled(true);
 }
 
 function compile(module, file) {
   const source = sources.get(file);
   if (source === undefined) throw new Error(`${file} is not a source file of this app`);
   if (isModule(file, source)) {
-    throw new Error(`${file} is an ES module: use import instead of require, or name the file that requires it .mts or .ts with import`);
+    throw new Error(`${file} is an ES module (it uses import or export): load it with import instead of require`);
   }
   module._compile(source, file);
 }
 
-/** Makes `import` use the sources. Not done before the first one: the hooks thread of older Nodes takes time to start. */
+/** Makes `import` use the sources. Not before the first one: the hooks thread of older Nodes takes time to start. */
 function prepareImports() {
   if (importsPrepared || sources.size === 0) return;
   importsPrepared = true;

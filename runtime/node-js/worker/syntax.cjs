@@ -55,7 +55,8 @@ function packageType(directory) {
 /** Adds to a `SyntaxError` of `import(file)` what Node leaves out. */
 function explainSyntaxError(error, file, sources) {
   if (ESM_ERRORS.includes(error.message)) {
-    error.message += `; this Node (${process.version}) takes import and export only in .mjs files or with "type": "module" in package.json`;
+    const where = '.mjs files or with "type": "module" in package.json';
+    error.message += `; this Node (${process.version}) takes import and export only in ${where}`;
   } else if (!/^\S+:\d+\n/.test(error.stack)) {
     locateSyntaxError(error, file, sources);
   }
@@ -68,7 +69,12 @@ function explainSyntaxError(error, file, sources) {
 function locateSyntaxError(error, file, sources) {
   for (const [name, input] of reachable(file, sources)) {
     const args = ['--input-type=module', '--check', '-'];
-    const { stderr } = spawnSync(process.execPath, args, { input, env: {}, encoding: 'utf8', timeout: CHECK_TIMEOUT_MS });
+    const { stderr } = spawnSync(process.execPath, args, {
+      input,
+      env: {},
+      encoding: 'utf8',
+      timeout: CHECK_TIMEOUT_MS,
+    });
     if (stderr?.startsWith(STDIN) && stderr.includes(`SyntaxError: ${error.message}\n`)) {
       error.stack = name + stderr.slice(STDIN.length, stderr.indexOf('\n    at '));
       return;

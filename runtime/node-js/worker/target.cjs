@@ -82,7 +82,10 @@ class Target {
       const args = this.named(keys, value);
       if (args !== null) return args;
     }
-    return this.check(keys.map((key) => value[key]), keys);
+    return this.check(
+      keys.map((key) => value[key]),
+      keys,
+    );
   }
 
   /** The positions of an object whose keys all name parameters, else null. */

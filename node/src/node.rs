@@ -8,7 +8,7 @@ use std::{
     rc::Rc,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use fnmesh_gateway::Server;
@@ -185,11 +185,11 @@ fn watcher(found: &[(Found, Arc<Notify>)]) -> io::Result<Watcher> {
 /// Drains gateway and runtime, unless told to stop at once; returns how many calls were cut off.
 async fn stop(server: Server, runtime: &Runtime, observer: &Observer, switch: &Switch, patience: Duration) -> usize {
     observer(&Event::Draining { in_flight: in_flight(runtime) });
-    let begin = Instant::now();
     let drained = async {
-        // Callers first: the runtime must serve what they have sent.
-        server.drain(patience).await;
-        runtime.drain(patience.saturating_sub(begin.elapsed())).await;
+        // Callers first: the runtime must serve what they have sent. The limit is kept below, where
+        // what is cut off can be counted.
+        server.drain(patience.saturating_add(LAST_MOMENT)).await;
+        runtime.drain(patience.saturating_add(LAST_MOMENT)).await;
     };
     let cut_off = tokio::select! {
         () = drained => 0,

@@ -12,6 +12,7 @@ use std::{
 };
 
 use fnmesh_gateway::Server;
+use fnmesh_mesh::Dispatch;
 use fnmesh_runtime::Runtime;
 use tokio::{
     sync::Notify,
@@ -145,7 +146,7 @@ fn listen(config: &Config, runtime: &Runtime) -> Result<Server, StartError> {
     let admin = Arc::new(Admin::new(config.gateway.threads.get()));
     let local = runtime.clone();
     let address = config.gateway.address;
-    Server::start(config.gateway.clone(), admin, move |thread| local.attach(thread)).map_err(|source| {
+    Server::start(config.gateway.clone(), admin, move |thread| Dispatch::new(local.attach(thread))).map_err(|source| {
         let holder = (source.kind() == io::ErrorKind::AddrInUse).then(|| port::holder(address.port())).flatten();
         StartError::Bind { address, source, holder }
     })

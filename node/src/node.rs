@@ -8,10 +8,11 @@ use std::{
     rc::Rc,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use fnmesh_gateway::Server;
+use fnmesh_mesh::Dispatch;
 use fnmesh_runtime::Runtime;
 use tokio::{
     sync::Notify,
@@ -145,7 +146,7 @@ fn listen(config: &Config, runtime: &Runtime) -> Result<Server, StartError> {
     let admin = Arc::new(Admin::new(config.gateway.threads.get()));
     let local = runtime.clone();
     let address = config.gateway.address;
-    Server::start(config.gateway.clone(), admin, move |thread| local.attach(thread)).map_err(|source| {
+    Server::start(config.gateway.clone(), admin, move |thread| Dispatch::new(local.attach(thread))).map_err(|source| {
         let holder = (source.kind() == io::ErrorKind::AddrInUse).then(|| port::holder(address.port())).flatten();
         StartError::Bind { address, source, holder }
     })
@@ -185,11 +186,11 @@ fn watcher(found: &[(Found, Arc<Notify>)]) -> io::Result<Watcher> {
 /// Drains gateway and runtime, unless told to stop at once; returns how many calls were cut off.
 async fn stop(server: Server, runtime: &Runtime, observer: &Observer, switch: &Switch, patience: Duration) -> usize {
     observer(&Event::Draining { in_flight: in_flight(runtime) });
-    let begin = Instant::now();
     let drained = async {
-        // Callers first: the runtime must serve what they have sent.
-        server.drain(patience).await;
-        runtime.drain(patience.saturating_sub(begin.elapsed())).await;
+        // Callers first: the runtime must serve what they have sent. The limit is kept below, where
+        // what is cut off can be counted.
+        server.drain(patience.saturating_add(LAST_MOMENT)).await;
+        runtime.drain(patience.saturating_add(LAST_MOMENT)).await;
     };
     let cut_off = tokio::select! {
         () = drained => 0,

@@ -28,6 +28,13 @@ pub(crate) fn elapsed(time: Duration) -> String {
     }
 }
 
+/// The stack of a failure without the line that says again what was raised.
+pub(crate) fn stack_lines<'a>(kind: &str, message: &str, stack: &'a str) -> impl Iterator<Item = &'a str> {
+    let raised = format!("{kind}: {message}");
+    let lines = stack.trim_end().lines();
+    lines.filter(move |line| *line != raised)
+}
+
 /// Prints each event to stdout as one JSON line.
 pub(crate) fn json(event: &Event) {
     // All keys are strings and all maps are ours, so this cannot fail.
@@ -136,7 +143,7 @@ fn reloaded(app: &AppStatus, elapsed_ms: u64, added: &[String], removed: &[Strin
 
 fn failed(app: &str, error: &Failure, serving: Option<&str>) -> String {
     let mut out = format!("{ERROR}failed{ERROR:#} {NAME}{app}{NAME:#}: {error}\n");
-    for line in error.stack.trim_end().lines() {
+    for line in stack_lines(&error.kind, &error.message, &error.stack) {
         let _ = writeln!(out, "  {line}");
     }
     match serving {

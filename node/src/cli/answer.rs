@@ -10,7 +10,10 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 
 use super::{FAILED, OK, Stop, pretty};
-use crate::terminal::{self, DIM, ERROR};
+use crate::{
+    report::stack_lines,
+    terminal::{self, DIM, ERROR},
+};
 
 /// Prints an answer: the value to stdout as it arrives, an error to stderr.
 ///
@@ -117,8 +120,8 @@ fn describe_failure(status: StatusCode, body: &[u8]) -> String {
         return text;
     };
     let mut text = format!("{ERROR}{}:{ERROR:#} {}\n", error.kind, error.message);
-    if let Some(stack) = error.stack.filter(|stack| !stack.is_empty()) {
-        text += &format!("{}\n", stack.trim_end());
+    for line in stack_lines(&error.kind, &error.message, error.stack.as_deref().unwrap_or_default()) {
+        text += &format!("{line}\n");
     }
     let invocation = error.invocation_id.map(|id| format!(", invocation {id}")).unwrap_or_default();
     text + &format!("{DIM}{status}{invocation}{DIM:#}\n")
@@ -165,9 +168,9 @@ mod tests {
 
     #[test]
     fn failure_shows_type_message_and_stack() {
-        let body = br#"{"error":{"type":"ValueError","message":"no","stack":"line 1\nline 2\n","invocation_id":"ab"}}"#;
+        let body = br#"{"error":{"type":"ValueError","message":"no","stack":"line 1\nValueError: no\n","invocation_id":"ab"}}"#;
         let text = anstream::adapter::strip_str(&describe_failure(StatusCode::INTERNAL_SERVER_ERROR, body)).to_string();
-        assert_eq!(text, "ValueError: no\nline 1\nline 2\n500 Internal Server Error, invocation ab\n");
+        assert_eq!(text, "ValueError: no\nline 1\n500 Internal Server Error, invocation ab\n");
     }
 
     #[test]

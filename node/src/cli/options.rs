@@ -1,4 +1,9 @@
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    net::{SocketAddr, ToSocketAddrs as _},
+    num::NonZeroUsize,
+    path::PathBuf,
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::Styles};
@@ -78,7 +83,7 @@ pub(super) struct Node {
     #[arg(value_name = "DIR")]
     pub(super) directories: Vec<PathBuf>,
     /// Address and port to listen on; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", env = "FNMESH_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS", env = "FNMESH_LISTEN", default_value = "127.0.0.1:8080", value_parser = address)]
     pub(super) listen: SocketAddr,
     /// Gateway threads [default: one per core]
     #[arg(long, value_name = "N")]
@@ -206,10 +211,15 @@ pub(super) struct Version {
     pub(super) json: bool,
 }
 
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let resolved = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    resolved.ok_or_else(|| "write ADDRESS:PORT, such as 127.0.0.1:8080 or [::1]:8080".to_owned())
+}
+
 fn body_limit(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse().map_err(|_| "write it as 6MiB, 500kB or a number of bytes".to_owned())?;
     // A frame's length field has 32 bits, and 1 MiB of them is not the body's.
-    if size > ByteSize::gib(3) { Err("the limit of this limit is 3GiB".to_owned()) } else { Ok(size) }
+    if size > ByteSize::gib(3) { Err("it can be 3GiB at most".to_owned()) } else { Ok(size) }
 }
 
 #[cfg(test)]
@@ -242,9 +252,16 @@ mod tests {
     }
 
     #[test]
+    fn host_names_are_addresses_too() {
+        let Command::Serve(serve) = parse("fnmesh serve --listen localhost:9000").unwrap().command else { panic!() };
+        assert!(serve.node.listen.ip().is_loopback() && serve.node.listen.port() == 9000);
+    }
+
+    #[test]
     fn bad_values_are_refused() {
         for line in [
             "fnmesh serve --listen nowhere",
+            "fnmesh serve --listen :8080",
             "fnmesh serve --threads 0",
             "fnmesh serve --max-body lots",
             "fnmesh serve --max-body 5GiB",

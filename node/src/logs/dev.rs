@@ -29,6 +29,8 @@ impl<S: Subscriber> Layer<S> for Lines {
         let metadata = event.metadata();
         let line = match metadata.target() {
             "fnmesh::app" => app(*metadata.level(), &fields),
+            // Probes and scrapers would drown what the apps do.
+            "fnmesh::request" if fields.text("path").starts_with("/_/") => return,
             "fnmesh::request" => request(&fields),
             target => other(*metadata.level(), target, &fields),
         };

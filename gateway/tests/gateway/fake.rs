@@ -117,7 +117,11 @@ impl Invoke for Fake {
                 "idempotency_key": invocation.idempotency_key,
                 "remaining_s": invocation.deadline.remaining(std::time::Instant::now()).as_secs_f64().ceil(),
             })),
-            "fail" => Err(failure(argument().as_str().unwrap_or_default(), &invocation.function.id)),
+            "fail" => {
+                let argument = argument();
+                let name = argument.as_str().or_else(|| argument[0].as_str()).unwrap_or_default();
+                Err(failure(name, &invocation.function.id))
+            }
             "stream" => Ok(self.stream(&argument())),
             "pending" => {
                 let _alarm = self.alarm(&name);

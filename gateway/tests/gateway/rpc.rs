@@ -1,6 +1,9 @@
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Node, post, start};
+use crate::{
+    fake::FAILURES,
+    support::{Answer, Node, post, start},
+};
 
 fn ask(node: &Node, body: &str) -> Answer {
     node.post("/rpc", body)
@@ -118,17 +121,30 @@ fn invalid_requests_keep_a_valid_id() {
 #[test]
 fn errors_of_calls_have_their_code_and_data() {
     let node = start();
-    let fail = |name: &str| {
-        ask(&node, &format!(r#"{{"jsonrpc":"2.0","id":1,"method":"t/fail","params":{{"x":1}},"x":"{name}"}}"#)).json()
+    let error = |method: &str, params: &str| {
+        let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+        ask(&node, &request).json()["error"].clone()
     };
-    // `fail` reads its argument as a string; an object makes it an internal error.
-    let error = &fail("raised")["error"];
-    assert_eq!((&error["code"], &error["data"]["type"]), (&json!(-32603), &json!("Internal")));
-    assert_eq!(error["data"]["invocation_id"].as_str().unwrap().len(), 32);
-    let stream = r#"{"jsonrpc":"2.0","id":1,"method":"t/stream","params":{"items":[],"fail":true}}"#;
-    let error = &ask(&node, stream).json()["error"];
-    assert_eq!((&error["code"], &error["message"]), (&json!(1003), &json!("bad\nvalue")));
-    assert_eq!((&error["data"]["type"], &error["data"]["stack"]), (&json!("ValueError"), &json!("in f")));
+    for (name, _, kind, _) in FAILURES {
+        let code = match name {
+            "unknown" => -32601,
+            "invalid" | "large" => 1002,
+            "raised" => 1003,
+            "rate" | "queue" => 1004,
+            "deadline" => 1005,
+            "start" => 1006,
+            "lost" => 1007,
+            "peer" => 1008,
+            "loop" => 1009,
+            "draining" => 1010,
+            _ => -32603,
+        };
+        let error = error("t/fail", &format!("[{name:?}]"));
+        assert_eq!((&error["code"], &error["data"]["type"]), (&json!(code), &json!(kind)), "{name}");
+        assert_eq!(error["data"]["invocation_id"].as_str().unwrap().len(), 32);
+    }
+    let error = error("t/stream", r#"{"items":[],"fail":true}"#);
+    assert_eq!((&error["message"], &error["data"]["stack"]), (&json!("bad\nvalue"), &json!("in f")));
 }
 
 #[test]

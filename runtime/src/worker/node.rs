@@ -24,6 +24,7 @@ const SOURCES: &[(&str, &str)] = sources! {
     "worker/frame.cjs"
     "worker/hooks.cjs"
     "worker/http.cjs"
+    "worker/json-error.cjs"
     "worker/json.cjs"
     "worker/load.cjs"
     "worker/logs.cjs"

@@ -191,6 +191,7 @@ fn http1() -> http1::Builder {
     // `connection::run` bounds the time of heads. hyper's own limit would allocate and arm a timer
     // for each request, and answer nothing.
     // `pipeline_flush` stays off: it lifts the limit of what is buffered for a client that reads nothing.
-    builder.header_read_timeout(None).half_close(false);
+    // One buffer and `send` cost less than `writev` of a head and a short body.
+    builder.header_read_timeout(None).half_close(false).writev(false);
     builder
 }

@@ -356,6 +356,16 @@ fn app_that_cannot_start_says_why() {
 }
 
 #[test]
+fn worker_that_dies_while_loading_leaves_its_last_words() {
+    with_app(async |app| {
+        let source = "import os\nos.write(2, b'no space left for dreams\\n')\nos._exit(9)\n";
+        let failure = app.deploy(&[("shop.py", source)]).await.unwrap_err();
+        assert!(failure.message.contains("exited with status 9"), "{failure}");
+        assert_eq!(failure.stack, "no space left for dreams");
+    });
+}
+
+#[test]
 fn drain_lets_calls_end_and_stops_every_worker() {
     with_app(async |app| {
         app.deploy(&[NODE_APP]).await.unwrap();

@@ -26,7 +26,7 @@ const Code = Object.freeze({
   CANCELLED: 1005,
   LOAD_FAILED: 1006,
   /** -32603 on the outside. */
-  INTERNAL: 33307,
+  INTERNAL: 32933,
 });
 
 module.exports = {

@@ -1,11 +1,13 @@
 """Exceptions as the user's own code shows them, without the worker's frames."""
 
+import importlib
+import os
 import traceback
 
 _MAX_MESSAGE = 16 * 1024
 _MAX_STACK = 64 * 1024
 #: How the file names of frames begin that are not the user's.
-_OURS = ("<fnmesh", "<frozen importlib")
+_OURS = ("<fnmesh", "<frozen importlib", os.path.dirname(importlib.__file__))
 
 
 def describe(error):

@@ -18,7 +18,7 @@ pub(crate) enum Code {
     Raised = 1003,
     Cancelled = 1005,
     LoadFailed = 1006,
-    Internal = 33307,
+    Internal = 32933,
 }
 
 /// The body of an `error` frame.

@@ -7,30 +7,27 @@ use std::{
     time::Duration,
 };
 
-use fnmesh_invoke::{Failure, InvocationId};
+use fnmesh_invoke::Failure;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
     sync::mpsc,
     task::JoinSet,
     time::{Instant, timeout, timeout_at},
 };
 
-use super::Instance;
+use super::{
+    Instance,
+    control::{Control, LoadError},
+    pipes::{LastWords, copy_lines},
+};
 use crate::{
     config::Config,
-    inspect::{self, Inspected},
+    inspect::{Describe, Inspected},
     logs,
     pool::{Pool, plan::Event},
     threads::Threads,
-    worker::{
-        frame::{self, BodyFormat, Decoded, Header, Kind, MAX_LOG_BYTES},
-        process::{self, Launch, Process},
-    },
+    worker::process::{self, Launch, Process},
 };
 
-/// How long a worker may take for its finalize hooks once it was told to stop.
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the memory of a worker with a limit is looked at.
 const MEMORY_LOOK: Duration = Duration::from_millis(50);
 /// How long to read on what a dead worker left in its pipes: a grandchild may hold them open for ever.
@@ -54,7 +51,7 @@ pub(crate) struct Start {
     pub(crate) launch: Launch,
     /// Body of the load frame.
     pub(crate) load: Vec<u8>,
-    pub(crate) describe: inspect::Describe,
+    pub(crate) describe: Describe,
     /// The functions of the first instance: their order is their index.
     pub(crate) names: OnceLock<Vec<String>>,
 }
@@ -122,8 +119,9 @@ impl Worker {
         let spawn_failure = |error: io::Error| spawn_failure(&start.launch, &error);
         let mut process = Process::start(&start.launch).map_err(spawn_failure)?;
         let mut pipes = JoinSet::new();
-        pipes.spawn(copy_lines(process.stdout.take(), Arc::clone(&start.pool), logs::STDOUT));
-        pipes.spawn(copy_lines(process.stderr.take(), Arc::clone(&start.pool), logs::STDERR));
+        let last_words = LastWords::default();
+        pipes.spawn(copy_lines(process.stdout.take(), Arc::clone(&start.pool), logs::STDOUT, None));
+        pipes.spawn(copy_lines(process.stderr.take(), Arc::clone(&start.pool), logs::STDERR, Some(last_words.clone())));
         let mut channels = std::mem::take(&mut process.channels);
         let control = Control::new(channels.remove(0), &start.config).map_err(spawn_failure)?;
         let mut worker = Self { process, control, pipes };
@@ -134,7 +132,11 @@ impl Worker {
                 Err(failure) => failure,
             },
             Ok(Err(LoadError::Failed(failure))) => failure,
-            Ok(Err(LoadError::Lost(error))) => lost_while_loading(&mut worker.process, &error).await,
+            Ok(Err(LoadError::Lost(error))) => {
+                let failure = lost_while_loading(&mut worker.process, &error).await;
+                worker.read_pipes_out().await;
+                Failure { stack: last_words.text(), ..failure }
+            }
             Err(_) => start_timeout(limit),
         };
         worker.process.kill();
@@ -209,7 +211,7 @@ async fn outgrown(pid: u32, limit: Option<u64>) -> String {
     }
 }
 
-async fn wait_or_kill(process: &mut Process, patience: Duration) -> String {
+pub(super) async fn wait_or_kill(process: &mut Process, patience: Duration) -> String {
     if let Ok(reason) = timeout(patience, process.wait()).await {
         return reason;
     }
@@ -240,115 +242,4 @@ fn start_timeout(limit: Duration) -> Failure {
         message: format!("the app's modules were not loaded within {limit:?}; does one of them block at import?"),
         stack: String::new(),
     }
-}
-
-/// Why loading ended without functions.
-enum LoadError {
-    /// The app's code raised.
-    Failed(Failure),
-    /// The worker went away, or broke the protocol.
-    Lost(io::Error),
-}
-
-impl From<io::Error> for LoadError {
-    fn from(error: io::Error) -> Self {
-        Self::Lost(error)
-    }
-}
-
-/// The node's end of channel 0.
-struct Control {
-    stream: UnixStream,
-    input: Vec<u8>,
-    max_frame_bytes: usize,
-}
-
-impl Control {
-    fn new(stream: StdUnixStream, config: &Config) -> io::Result<Self> {
-        let stream = UnixStream::from_std(stream)?;
-        Ok(Self { stream, input: Vec::new(), max_frame_bytes: config.max_frame_bytes() })
-    }
-
-    /// Loads the app, and tells the worker the parameters it could not read itself.
-    async fn load(&mut self, start: &Start) -> Result<Vec<Inspected>, LoadError> {
-        self.send(Kind::Load, &start.load).await?;
-        loop {
-            let (header, body) = self.next().await?;
-            match header.kind {
-                Kind::Log => logs::app_log(&start.pool, None::<InvocationId>, header.aux, &body),
-                Kind::Ready => {
-                    let ready: inspect::Ready = serde_json::from_slice(&body).map_err(io::Error::from)?;
-                    let (inspected, bind) = start.describe.apply(ready);
-                    if let Some(bind) = bind {
-                        self.send(Kind::Bind, &bind).await?;
-                    }
-                    return Ok(inspected);
-                }
-                Kind::Error => {
-                    return Err(LoadError::Failed(serde_json::from_slice(&body).map_err(io::Error::from)?));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Handles what the worker sends outside calls; resolves when it closes the channel.
-    async fn serve(&mut self, pool: &Pool) {
-        while let Ok((header, body)) = self.next().await {
-            if header.kind == Kind::Log {
-                logs::app_log(pool, None, header.aux, &body);
-            }
-        }
-    }
-
-    /// Lets the worker finalize, and kills it if it takes too long.
-    async fn stop(&mut self, process: &mut Process, pool: &Pool) -> String {
-        if self.send(Kind::Stop, &[]).await.is_ok() {
-            let _ = timeout(STOP_TIMEOUT, self.serve(pool)).await;
-        }
-        wait_or_kill(process, STOP_TIMEOUT).await
-    }
-
-    async fn send(&mut self, kind: Kind, body: &[u8]) -> io::Result<()> {
-        let format = if body.is_empty() { BodyFormat::None } else { BodyFormat::Json };
-        let mut out = Vec::new();
-        frame::encode(Header::new(kind, 0).format(format), &[], body, &mut out);
-        self.stream.write_all(&out).await
-    }
-
-    /// The next frame. Cancel safe: what was read stays in `input`.
-    async fn next(&mut self) -> io::Result<(Header, Vec<u8>)> {
-        loop {
-            if let Decoded::Frame(found) = frame::decode(&self.input, self.max_frame_bytes).map_err(io::Error::other)? {
-                let (header, body, length) = (found.header, found.body.to_vec(), found.len());
-                self.input.drain(..length);
-                return Ok((header, body));
-            }
-            if self.stream.read_buf(&mut self.input).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-    }
-}
-
-/// Turns what a worker writes into log lines, split at newlines and at [`MAX_LOG_BYTES`].
-async fn copy_lines(pipe: Option<impl AsyncRead + Unpin>, pool: Arc<Pool>, level: u16) {
-    let Some(mut pipe) = pipe else { return };
-    let mut pending = Vec::new();
-    while pipe.read_buf(&mut pending).await.is_ok_and(|count| count > 0) {
-        let mut start = 0;
-        while let Some(end) = line_end(&pending[start..]) {
-            logs::app_log(&pool, None, level, &pending[start..start + end]);
-            start += end + usize::from(pending.get(start + end) == Some(&b'\n'));
-        }
-        pending.drain(..start);
-    }
-    if !pending.is_empty() {
-        logs::app_log(&pool, None, level, &pending);
-    }
-}
-
-fn line_end(bytes: &[u8]) -> Option<usize> {
-    let end = memchr::memchr(b'\n', bytes);
-    end.filter(|&end| end <= MAX_LOG_BYTES).or((bytes.len() >= MAX_LOG_BYTES).then_some(MAX_LOG_BYTES))
 }

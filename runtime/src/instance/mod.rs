@@ -2,7 +2,9 @@
 //!
 //! Its life is the task in [`life`]; calls are counted here, so that its owner knows when it is idle.
 
+mod control;
 pub(crate) mod life;
+mod pipes;
 
 use std::sync::{
     Arc, OnceLock,

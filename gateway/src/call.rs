@@ -192,17 +192,25 @@ pub(crate) async fn resolve<I: Invoke>(invoker: &I, app: &str, name: &str) -> Re
     }
 }
 
-/// The error for `function`, with the public names that look like it.
+/// The error for `function`, with the public names that look like it: in its own app, if there is such an app.
 pub(crate) fn unknown<I: Invoke>(invoker: &I, function: &str) -> Error {
-    let public: Vec<String> = (invoker.apps().iter())
-        .flat_map(|app| app.functions.iter())
-        .filter(|function| function.public)
-        .map(|function| function.id.to_string())
-        .collect();
-    Error::UnknownFunction {
-        nearest: nearest(function, public.iter().map(String::as_str)),
-        function: function.to_owned(),
-    }
+    let apps = invoker.apps();
+    let (app, name) = function.split_once('/').unwrap_or((function, ""));
+    let public = |of: Option<&str>| -> Vec<_> {
+        let functions = apps.iter().filter(|it| of.is_none_or(|name| it.name == name)).flat_map(|it| &it.functions);
+        functions.filter(|function| function.public).map(|function| &function.id).collect()
+    };
+    let nearest = match apps.iter().any(|it| it.name == app) {
+        true => {
+            let found = nearest(name, public(Some(app)).into_iter().map(|id| &*id.name));
+            found.into_iter().map(|name| format!("{app}/{name}")).collect()
+        }
+        false => {
+            let ids: Vec<_> = public(None).into_iter().map(ToString::to_string).collect();
+            nearest(function, ids.iter().map(String::as_str))
+        }
+    };
+    Error::UnknownFunction { function: function.to_owned(), nearest }
 }
 
 fn request_head(head: &Parts, rest: &str) -> RequestHead {

@@ -256,6 +256,42 @@ fn both_languages_serve_one_app() {
 }
 
 #[test]
+fn modules_of_one_name_in_two_languages_are_told_apart_by_file() {
+    with_app(async |app| {
+        let python = ("same.py", "def add(): return 'python'\n");
+        app.deploy(&[python, ("same.js", "exports.add = () => 'node';")]).await.unwrap();
+        assert_eq!(app.json("same.py.add", "").await, "\"python\"");
+        assert_eq!(app.json("same.js.add", "").await, "\"node\"");
+        let ambiguous = app.call("same.add", "").await.unwrap_err().to_string();
+        assert!(["shop/same.py.add", "shop/same.js.add"].iter().all(|name| ambiguous.contains(name)), "{ambiguous}");
+    });
+}
+
+#[test]
+fn functions_own_limits_hold() {
+    with_app(async |app| {
+        let source = "import threading\nnow = most = 0\nlock = threading.Lock()\n\
+            def alone():\n    global now, most\n    with lock:\n        now += 1\n        most = max(most, now)\n\
+            \x20   threading.Event().wait(0.01)\n    with lock:\n        now -= 1\n    return most\n\
+            def hidden(): pass\n";
+        let manifest = "[functions.alone]\nconcurrency = 2\ntimeout = \"7s\"\n[functions.hidden]\npublic = false\n";
+        app.deploy(&[("shop.py", source), ("fnmesh.toml", manifest)]).await.unwrap();
+        let app = std::rc::Rc::new(app);
+        assert_eq!(app.function("alone").await.limits.timeout, Duration::from_secs(7));
+        assert!(!app.function("hidden").await.public);
+        let calls: Vec<_> = (0..20)
+            .map(|_| {
+                let app = std::rc::Rc::clone(&app);
+                tokio::task::spawn_local(async move { app.json("alone", "[]").await })
+            })
+            .collect();
+        for call in calls {
+            assert!(["1", "2"].contains(&&*call.await.unwrap()));
+        }
+    });
+}
+
+#[test]
 fn node_functions_are_found_and_called() {
     with_app(async |app| {
         app.deploy(&[NODE_APP]).await.unwrap();

@@ -49,7 +49,9 @@ pub(crate) fn launch(
         // So that V8 collects garbage before the process reaches the limit.
         args.push(format!("--max-old-space-size={}", limit.as_u64() >> 20).into());
     }
-    args.push(write_worker(&config.cache_dir)?.into());
+    let script = write_worker(&config.cache_dir)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", config.cache_dir.display())))?;
+    args.push(script.into());
     Ok(Launch {
         program: interpreter,
         args,

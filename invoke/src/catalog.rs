@@ -61,8 +61,8 @@ pub struct AppStatus {
 
 /// The at most 3 names that look most like `wanted`, best first.
 pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    // Below 0.6 Jaro-Winkler finds names that share little but a letter or two.
-    const ALIKE: f64 = 0.6;
+    // Below that Jaro-Winkler finds names that share little but a few letters.
+    const ALIKE: f64 = 0.75;
     let mut scored: Vec<_> = names
         .into_iter()
         .map(|name| (strsim::jaro_winkler(wanted, name), name))
@@ -79,7 +79,9 @@ mod tests {
 
     #[test]
     fn nearest_ranks_likely_typos_first() {
-        assert_eq!(nearest("text/merg", ["text/merge", "text/split", "zzz"]), ["text/merge", "text/split"]);
-        assert!(nearest("qqqq", ["text/merge"]).is_empty());
+        assert_eq!(nearest("text/merg", ["text/marge", "text/merge", "zzz"]), ["text/merge", "text/marge"]);
+        for unlike in ["qqqq", "no/pe"] {
+            assert!(nearest(unlike, ["text/merge", "deps-node/newest"]).is_empty(), "{unlike}");
+        }
     }
 }

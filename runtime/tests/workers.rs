@@ -6,6 +6,7 @@ use std::{
     fs,
     future::{Future, poll_fn},
     path::{Path, PathBuf},
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +18,10 @@ use fnmesh_runtime::{
     App, Config, Local, Runtime,
     deps::{Tools, install},
 };
-use tokio::{task::LocalSet, time::timeout};
+use tokio::{
+    task::{LocalSet, spawn_local},
+    time::timeout,
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -132,6 +136,30 @@ const NODE_APP: (&str, &str) = (
      exports.fail = () => { throw new TypeError('no such thing'); };",
 );
 
+/// The answers to `count` calls that are in flight at once.
+async fn together(app: Fixture, function: &'static str, count: usize) -> Vec<String> {
+    let app = Rc::new(app);
+    let call = |_| {
+        let app = Rc::clone(&app);
+        spawn_local(async move { app.json(function, "[]").await })
+    };
+    let calls: Vec<_> = (0..count).map(call).collect();
+    let mut answers = Vec::new();
+    for call in calls {
+        answers.push(call.await.unwrap());
+    }
+    answers
+}
+
+async fn replaces_stuck_worker(app: &Fixture, source: (&str, &str)) {
+    app.deploy(&[source]).await.unwrap();
+    let before = app.pids();
+    let error = app.call_within("spin", "[]", Duration::from_millis(100)).await.unwrap_err();
+    assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
+    until("the stuck worker is killed", || !is_running(before[0])).await;
+    assert_eq!(app.json("add", "[1,2]").await, "3");
+}
+
 const PYTHON_APP: (&str, &str) = (
     "shop.py",
     r#"
@@ -187,12 +215,7 @@ fn python_death_fails_its_calls_only_and_a_new_worker_starts() {
 #[test]
 fn python_stuck_in_native_code_is_replaced_after_the_deadline() {
     with_app(async |app| {
-        app.deploy(&[PYTHON_APP]).await.unwrap();
-        let before = app.pids();
-        let error = app.call_within("spin", "[]", Duration::from_millis(100)).await.unwrap_err();
-        assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
-        until("the stuck worker is killed", || !is_running(before[0])).await;
-        assert_eq!(app.json("add", "[1,2]").await, "3");
+        replaces_stuck_worker(&app, PYTHON_APP).await;
     });
 }
 
@@ -211,17 +234,8 @@ fn worker_beyond_its_memory_limit_is_replaced() {
 fn blocking_calls_of_one_instance_run_at_once() {
     with_app(async |app| {
         app.deploy(&[PYTHON_APP]).await.unwrap();
-        let app = std::rc::Rc::new(app);
-        let calls: Vec<_> = (0..64)
-            .map(|_| {
-                let app = std::rc::Rc::clone(&app);
-                tokio::task::spawn_local(async move { app.json("meet", "[]").await })
-            })
-            .collect();
         // Each waits for all the others.
-        for call in calls {
-            assert_eq!(call.await.unwrap(), "\"met\"");
-        }
+        assert_eq!(together(app, "meet", 64).await, vec!["\"met\""; 64]);
     });
 }
 
@@ -276,17 +290,10 @@ fn functions_own_limits_hold() {
             def hidden(): pass\n";
         let manifest = "[functions.alone]\nconcurrency = 2\ntimeout = \"7s\"\n[functions.hidden]\npublic = false\n";
         app.deploy(&[("shop.py", source), ("fnmesh.toml", manifest)]).await.unwrap();
-        let app = std::rc::Rc::new(app);
         assert_eq!(app.function("alone").await.limits.timeout, Duration::from_secs(7));
         assert!(!app.function("hidden").await.public);
-        let calls: Vec<_> = (0..20)
-            .map(|_| {
-                let app = std::rc::Rc::clone(&app);
-                tokio::task::spawn_local(async move { app.json("alone", "[]").await })
-            })
-            .collect();
-        for call in calls {
-            assert!(["1", "2"].contains(&&*call.await.unwrap()));
+        for most in together(app, "alone", 20).await {
+            assert!(["1", "2"].contains(&&*most), "{most} at once");
         }
     });
 }
@@ -344,12 +351,7 @@ fn death_of_a_worker_fails_its_calls_only_and_a_new_one_starts() {
 #[test]
 fn stuck_worker_is_replaced_after_the_deadline() {
     with_app(async |app| {
-        app.deploy(&[NODE_APP]).await.unwrap();
-        let before = app.pids();
-        let error = app.call_within("spin", "[]", Duration::from_millis(100)).await.unwrap_err();
-        assert!(matches!(error, Error::DeadlineExceeded { .. }), "{error}");
-        until("the stuck worker is killed", || !is_running(before[0])).await;
-        assert_eq!(app.json("add", "[1,2]").await, "3");
+        replaces_stuck_worker(&app, NODE_APP).await;
     });
 }
 

@@ -23,7 +23,7 @@ use crate::{
     logs,
     worker::{
         code,
-        frame::{self, Decoded, Frame, FrameError, Kind},
+        frame::{self, Decoded, Frame, FrameError, Header, Kind},
     },
 };
 
@@ -189,6 +189,12 @@ impl Channel {
     fn receive(&self, frame: Frame<'_>, body: Bytes) {
         let header = frame.header;
         let mut state = self.state.borrow_mut();
+        match header.kind {
+            Kind::Ping => return state.send(Header::new(Kind::Pong, header.id)),
+            // Version 1 of the protocol: functions do not call others through the node.
+            Kind::Invoke => return state.refuse(header.id),
+            _ => {}
+        }
         let Some(slot) = state.slot(header.id).filter(|slot| slot.is_running()) else {
             if header.kind == Kind::Log {
                 drop(state);

@@ -31,7 +31,10 @@ use slot::{Opened, Slot};
 
 use crate::{
     instance::Instance,
-    worker::frame::{self, BodyFormat, Header, INVOKE_META_BYTES, Kind},
+    worker::{
+        code,
+        frame::{self, BodyFormat, Header, INVOKE_META_BYTES, Kind},
+    },
 };
 
 /// Why a worker should stop working on a call; the `aux` of a cancel frame.
@@ -69,6 +72,14 @@ impl State {
 
     fn slot(&mut self, id: u32) -> Option<&mut Slot> {
         self.slots.get_mut((id as usize).wrapping_sub(1))
+    }
+
+    /// Answers a call that came from the worker.
+    fn refuse(&mut self, id: u32) {
+        let header = Header::new(Kind::Error, id).format(BodyFormat::Json).aux(code::UNKNOWN_FUNCTION);
+        let body = br#"{"type":"UnknownFunction","message":"functions cannot call others through this node"}"#;
+        frame::encode(header, &[], body, &mut self.out);
+        self.wake_driver();
     }
 
     fn send(&mut self, header: Header) {

@@ -222,6 +222,20 @@ fn errors_of_the_function_keep_type_message_and_stack() {
     });
 }
 
+#[test]
+fn worker_gets_answers_to_pings_and_refusals_of_calls() {
+    with_channel(async |_channel, mut worker| {
+        worker.send(Header::new(Kind::Ping, 9), &[], &[]).await;
+        worker.send(Header::new(Kind::Invoke, 7), &[0; INVOKE_META_BYTES], &[]).await;
+        let (pong, ..) = worker.next().await;
+        assert_eq!((pong.kind, pong.id), (Kind::Pong, 9));
+        let (refusal, _, body) = worker.next().await;
+        assert_eq!((refusal.kind, refusal.id, refusal.aux), (Kind::Error, 7, code::UNKNOWN_FUNCTION));
+        let failure: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(failure["type"], "UnknownFunction");
+    });
+}
+
 async fn next_item(stream: &mut fnmesh_invoke::ChunkStream) -> Option<Result<Payload, Error>> {
     poll_fn(|cx| stream.as_mut().poll_next(cx)).await
 }

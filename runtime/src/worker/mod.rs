@@ -7,6 +7,7 @@ pub(crate) mod python;
 
 /// `aux` of an error frame.
 pub(crate) mod code {
+    pub(crate) const UNKNOWN_FUNCTION: u16 = 1001;
     pub(crate) const INVALID_INPUT: u16 = 1002;
     pub(crate) const FUNCTION_FAILED: u16 = 1003;
     pub(crate) const CANCELLED: u16 = 1005;

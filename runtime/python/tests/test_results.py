@@ -106,9 +106,12 @@ class Results(WorkerTestCase):
         for number in (2**63 - 1, -(2**63), 2**63, -(2**63) - 1, 10**100, 10**4000):
             self.assertEqual(self.text(repr(number)), str(number))
 
-    @unittest.skipUnless(hasattr(sys, "get_int_max_str_digits"), "this interpreter has no limit")
     def test_integer_with_too_many_digits(self):
-        self.refused("[10**5000]", "$[0]: cannot send an int with more digits than sys.get_int_max_str_digits()")
+        # Interpreters before that setting write integers of any length.
+        if hasattr(sys, "get_int_max_str_digits"):
+            self.refused("[10**5000]", "$[0]: cannot send an int with more digits than sys.get_int_max_str_digits()")
+        else:
+            self.assertEqual(self.text("[10**5000]"), str([10**5000]))
 
     def test_floats_keep_their_value_and_their_type(self):
         for number in (1.0, -0.0, 0.1, 1e16, 1e-7, 5e-324, 1.7976931348623157e308, 123456789.125, 1e22):

@@ -8,17 +8,22 @@ mod named;
 
 use bytes::Bytes;
 use fnmesh_invoke::{Error, Format, Function, Payload};
-use http::{Method, request::Parts};
+use http::Method;
 
-use crate::{headers::Hints, refusal::Refusal, rejection::Rejection};
+use crate::{headers::Hints, refusal::Refusal, rejection::Rejection, request::Head};
 use media::Media;
 
 /// The arguments of a call of `function`, which does not take the request itself.
 ///
 /// # Errors
 /// 400 for what cannot be read, 415 for a content type that cannot be arguments.
-pub(crate) fn payload(function: &Function, head: &Parts, hints: &Hints<'_>, body: Bytes) -> Result<Payload, Rejection> {
-    let query = head.uri.query().unwrap_or_default();
+pub(crate) fn payload(
+    function: &Function,
+    head: &Head<'_>,
+    hints: &Hints<'_>,
+    body: Bytes,
+) -> Result<Payload, Rejection> {
+    let query = head.query;
     if head.method != Method::POST {
         if !body.is_empty() {
             let message = format!("{} takes its arguments from the query; send a body by POST", head.method);
@@ -29,8 +34,8 @@ pub(crate) fn payload(function: &Function, head: &Parts, hints: &Hints<'_>, body
     if body.is_empty() && !query.is_empty() {
         return Ok(named::arguments(function, query.as_bytes(), "query parameter")?);
     }
-    if let Some(encoding) = hints.content_encoding.filter(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        let message = format!("Content-Encoding {encoding:?} is not taken; send the body as it is");
+    if let Some(encoding) = hints.content_encoding.filter(|value| !value.eq_ignore_ascii_case(b"identity")) {
+        let message = format!("Content-Encoding \"{}\" is not taken; send the body as it is", encoding.escape_ascii());
         return Err(Refusal::media_type(message).into());
     }
     match Media::of(hints.content_type)? {

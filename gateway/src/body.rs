@@ -2,16 +2,16 @@
 
 use std::{
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use tokio::time::sleep;
+use http_body::{Frame, SizeHint};
+use hyper::body::{Body as _, Incoming};
+use tokio::time::{Instant, timeout_at};
 
-use crate::{Config, connection::Connection, refusal::Refusal, stream::StreamBody};
+use crate::{Config, http1::Upload, refusal::Refusal, stream::StreamBody};
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) enum Answer {
 
 impl Answer {
     pub(crate) fn is_empty(&self) -> bool {
-        self.is_end_stream()
+        http_body::Body::is_end_stream(self)
     }
 }
 
@@ -32,7 +32,7 @@ impl Answer {
 #[error("the streamed answer broke off: {0}")]
 pub(crate) struct BrokeOff(pub(crate) String);
 
-impl Body for Answer {
+impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = BrokeOff;
 
@@ -72,26 +72,49 @@ impl Body for Answer {
     }
 }
 
-/// Refuses a body whose announced length is over the limit, before a byte of it is read.
-pub(crate) fn check_length(body: &Incoming, config: &Config) -> Result<(), Refusal> {
-    if body.size_hint().lower() > config.max_body_bytes as u64 { Err(too_large(config)) } else { Ok(()) }
+/// The body of a request.
+#[derive(Debug)]
+pub(crate) enum Body<'a> {
+    Http1(&'a Upload<'a>),
+    Http2(Incoming),
 }
 
-/// Reads a body, if its announced length is allowed.
-pub(crate) async fn read(body: Incoming, connection: &Connection, config: &Config) -> Result<Bytes, Refusal> {
-    check_length(&body, config)?;
-    collect(body, connection, config).await
+impl Body<'_> {
+    /// Refuses a body whose announced length is over the limit, before a byte of it is read.
+    pub(crate) fn check_length(&self, config: &Config) -> Result<(), Refusal> {
+        let announced = match self {
+            Self::Http1(upload) => upload.announced(),
+            Self::Http2(incoming) => incoming.size_hint().lower(),
+        };
+        if announced > config.max_body_bytes as u64 { Err(too_large(config)) } else { Ok(()) }
+    }
+
+    /// Reads it, if its announced length is allowed.
+    pub(crate) async fn read(self, config: &Config) -> Result<Bytes, Refusal> {
+        self.check_length(config)?;
+        self.collect(config).await
+    }
+
+    /// Reads all of it.
+    pub(crate) async fn collect(self, config: &Config) -> Result<Bytes, Refusal> {
+        match self {
+            Self::Http1(upload) => upload.collect(config).await,
+            Self::Http2(incoming) => Box::pin(collect(incoming, config)).await,
+        }
+    }
 }
 
-/// Reads a whole body; without a copy where it comes in one piece.
-pub(crate) async fn collect(mut body: Incoming, connection: &Connection, config: &Config) -> Result<Bytes, Refusal> {
-    // A pause after the announced end is no pause: there is nothing to read.
-    const MOST_RESERVED: u64 = 256 * 1024;
+/// Reads a whole body of HTTP/2; without a copy where it comes in one piece.
+async fn collect(mut body: Incoming, config: &Config) -> Result<Bytes, Refusal> {
+    let end = Instant::now() + config.upload_timeout;
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while !body.is_end_stream() {
-        let Some(frame) = next_frame(&mut body, config).await? else { break };
-        let Ok(data) = frame.map_err(|error| broken(connection, &error))?.into_data() else { continue };
+        let limit = end.min(Instant::now() + config.body_timeout);
+        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
+        let Some(frame) = timeout_at(limit, frame).await.map_err(|_| late(limit == end, config))? else { break };
+        let data = frame.map_err(|error| Refusal::malformed(format!("the request body broke off: {error}")))?;
+        let Ok(data) = data.into_data() else { continue };
         if data.len() > config.max_body_bytes - all.len().max(first.len()) {
             return Err(too_large(config));
         }
@@ -99,41 +122,20 @@ pub(crate) async fn collect(mut body: Incoming, connection: &Connection, config:
             first = data;
             continue;
         }
-        if all.is_empty() {
-            let coming = body.size_hint().lower().min(MOST_RESERVED);
-            all.reserve(first.len() + data.len() + usize::try_from(coming).unwrap_or(0));
-            all.extend_from_slice(&std::mem::take(&mut first));
-        }
+        all.extend_from_slice(&std::mem::take(&mut first));
         all.extend_from_slice(&data);
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-type Incomings = Option<Result<Frame<Bytes>, hyper::Error>>;
-
-async fn next_frame(body: &mut Incoming, config: &Config) -> Result<Incomings, Refusal> {
-    // Most bodies come with their head: no timer for those.
-    let mut body = Pin::new(body);
-    if let Poll::Ready(frame) = poll_fn(|cx| Poll::Ready(body.as_mut().poll_frame(cx))).await {
-        return Ok(frame);
-    }
-    let mut pause = pin!(sleep(config.body_timeout));
-    poll_fn(|cx| {
-        if let Poll::Ready(frame) = body.as_mut().poll_frame(cx) {
-            return Poll::Ready(Ok(frame));
-        }
-        ready!(pause.as_mut().poll(cx));
-        let limit = config.body_timeout;
-        Poll::Ready(Err(Refusal::timeout(format!("no byte of the request body came for {limit:?}"))))
+/// A body came too slowly: in all, or since its last byte.
+pub(crate) fn late(in_all: bool, config: &Config) -> Refusal {
+    Refusal::timeout(match in_all {
+        true => format!("the request body did not come within {:?}", config.upload_timeout),
+        false => format!("no byte of the request body came for {:?}", config.body_timeout),
     })
-    .await
 }
 
-fn broken(connection: &Connection, error: &hyper::Error) -> Refusal {
-    let why = connection.refused.take();
-    why.unwrap_or_else(|| Refusal::malformed(format!("the request body broke off: {error}")))
-}
-
-fn too_large(config: &Config) -> Refusal {
+pub(crate) fn too_large(config: &Config) -> Refusal {
     Refusal::too_large(format!("request body is larger than the limit of {} bytes", config.max_body_bytes))
 }

@@ -3,20 +3,19 @@
 use std::{sync::Arc, time::Instant};
 
 use fnmesh_invoke::{
-    Deadline, Error, Function, Invocation, InvocationId, Invoke, Outcome, Payload, Reply, ReplyBody, RequestHead,
-    nearest,
+    Deadline, Error, Function, Invocation, InvocationId, Invoke, Outcome, Payload, Reply, ReplyBody, nearest,
 };
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header::ALLOW, request::Parts};
-use hyper::body::Incoming;
+use http::{HeaderValue, Method, StatusCode, header::ALLOW};
 
 use crate::{
     args,
-    body::{self, Answer},
-    connection::{Busy, Connection},
-    headers::{self, Hints, TRACEPARENT, Wanted, X_INVOCATION_ID},
+    body::Body,
+    connection::Busy,
+    headers::{Hints, TRACEPARENT, Wanted},
     refusal::Refusal,
     rejection::Rejection,
-    respond,
+    request::Head,
+    respond::{self, Response},
     route::FunctionPath,
     stream,
     thread::Thread,
@@ -57,24 +56,22 @@ impl Drop for Meter {
 /// Answers a request for a function.
 pub(crate) async fn answer<I: Invoke>(
     thread: &Thread<I>,
-    connection: &Connection,
-    head: &Parts,
-    body: Incoming,
+    head: &Head<'_>,
+    hints: Hints<'_>,
+    body: Body<'_>,
     path: FunctionPath<'_>,
     busy: Busy,
-) -> Response<Answer> {
+) -> Response {
     let id = InvocationId::random();
-    let hints = Hints::of(&head.headers);
     let traceparent = hints.traceparent.as_ref().map(|received| received.child(id));
-    let exchange = Exchange { thread, connection, head, id };
+    let exchange = Exchange { thread, head, id };
     let mut response = match exchange.run(body, path, hints, busy).await {
         Ok(response) => response,
         Err(rejection) => respond::rejection(&rejection, Some(id)),
     };
-    let headers = response.headers_mut();
-    headers.insert(X_INVOCATION_ID, headers::invocation_id(id));
+    response.invocation = Some(id);
     if let Some(Ok(value)) = traceparent.map(|child| HeaderValue::from_str(child.as_str())) {
-        headers.insert(TRACEPARENT, value);
+        response.headers.insert(TRACEPARENT, value);
     }
     response
 }
@@ -82,21 +79,20 @@ pub(crate) async fn answer<I: Invoke>(
 /// One request for a function.
 struct Exchange<'a, I> {
     thread: &'a Thread<I>,
-    connection: &'a Connection,
-    head: &'a Parts,
+    head: &'a Head<'a>,
     id: InvocationId,
 }
 
 impl<I: Invoke> Exchange<'_, I> {
     async fn run(
         &self,
-        body: Incoming,
+        body: Body<'_>,
         path: FunctionPath<'_>,
         hints: Hints<'_>,
         mut busy: Busy,
-    ) -> Result<Response<Answer>, Rejection> {
+    ) -> Result<Response, Rejection> {
         let started = Instant::now();
-        body::check_length(&body, self.thread.config())?;
+        body.check_length(self.thread.config())?;
         let function = resolve(&self.thread.invoker, &path.app, &path.name).await?;
         let takes_request = function.signature.takes_request;
         if !takes_request {
@@ -105,7 +101,7 @@ impl<I: Invoke> Exchange<'_, I> {
             }
             if self.head.method == Method::OPTIONS {
                 let mut response = respond::empty(StatusCode::NO_CONTENT);
-                response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
+                response.headers.insert(ALLOW, HeaderValue::from_static(METHODS));
                 return Ok(response);
             }
             if !matches!(self.head.method, Method::GET | Method::HEAD | Method::POST) {
@@ -128,14 +124,14 @@ impl<I: Invoke> Exchange<'_, I> {
     async fn invoke(
         &self,
         function: Arc<Function>,
-        body: Incoming,
+        body: Body<'_>,
         rest: &str,
         hints: Hints<'_>,
         started: Instant,
     ) -> Result<Reply, Rejection> {
-        let body = body::collect(body, self.connection, self.thread.config()).await?;
+        let body = body.collect(self.thread.config()).await?;
         let (payload, request) = if function.signature.takes_request {
-            (Payload::bytes(body), Some(Box::new(request_head(self.head, rest))))
+            (Payload::bytes(body), Some(Box::new(self.head.to_owned(rest))))
         } else {
             (args::payload(&function, self.head, &hints, body)?, None)
         };
@@ -152,13 +148,7 @@ impl<I: Invoke> Exchange<'_, I> {
         Ok(self.thread.invoker.call(invocation).await?)
     }
 
-    async fn respond(
-        &self,
-        reply: Reply,
-        wanted: Wanted,
-        meter: Meter,
-        mut busy: Busy,
-    ) -> Result<Response<Answer>, Error> {
+    async fn respond(&self, reply: Reply, wanted: Wanted, meter: Meter, mut busy: Busy) -> Result<Response, Error> {
         let response = match reply.body {
             ReplyBody::Full(payload) => {
                 busy.ended(meter.end(Outcome::Ok));
@@ -211,26 +201,4 @@ pub(crate) fn unknown<I: Invoke>(invoker: &I, function: &str) -> Error {
         }
     };
     Error::UnknownFunction { function: function.to_owned(), nearest }
-}
-
-fn request_head(head: &Parts, rest: &str) -> RequestHead {
-    let host = || head.headers.get(http::header::HOST).map(|value| text(value.as_bytes()));
-    let authority = head.uri.authority().map(|authority| authority.as_str().to_owned()).or_else(host);
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-    RequestHead {
-        method: head.method.as_str().to_owned(),
-        url: format!("http://{}{target}", authority.unwrap_or_default()),
-        path: rest.to_owned(),
-        query: head.uri.query().unwrap_or_default().to_owned(),
-        headers: header_pairs(&head.headers),
-    }
-}
-
-fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
-    headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes()))).collect()
-}
-
-/// Header bytes that are not UTF-8 are Latin-1, as they were before RFC 7230.
-fn text(bytes: &[u8]) -> String {
-    std::str::from_utf8(bytes).map_or_else(|_| bytes.iter().copied().map(char::from).collect(), str::to_owned)
 }

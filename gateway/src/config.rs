@@ -20,6 +20,8 @@ pub struct Config {
     pub header_timeout: Duration,
     /// How long a request body may pause. Default 30 s.
     pub body_timeout: Duration,
+    /// How long a request body may take in all. Default 5 min.
+    pub upload_timeout: Duration,
     /// How long a client may refuse to take more of an answer. Default 30 s.
     pub write_timeout: Duration,
     /// How long a connection may wait for its next request. Default 75 s.
@@ -46,6 +48,7 @@ impl Default for Config {
             max_head_bytes: 16 * 1024,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            upload_timeout: Duration::from_secs(300),
             write_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             cors_origin: Some("*".to_owned()),

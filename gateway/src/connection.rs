@@ -1,22 +1,18 @@
 //! One connection: what its parts know of each other, and its time limits.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     future::{Future, poll_fn},
+    io,
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::HttpService,
-};
 use tokio::time::{Sleep, sleep_until};
 
-use crate::{Config, body::Answer, executor::LocalExecutor, hub::Hub, io::Io, refusal::Refusal};
+use crate::{Config, hub::Hub};
 
 /// How long a connection may take to say goodbye: the client to read our last answer, and streams
 /// of an idle HTTP/2 connection to end.
@@ -25,14 +21,14 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// What the transport, the service and the time limits of one connection share.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// Why nothing more can be read, once that is so.
-    pub(crate) refused: RefCell<Option<Refusal>>,
+    /// Set when no further request is to be taken.
+    pub(crate) closing: Cell<bool>,
     /// Since when a part of a request head waits for the rest.
     pub(crate) head_since: Cell<Option<Instant>>,
     /// Set when that took too long.
     pub(crate) head_late: Cell<bool>,
     /// Since when the client takes nothing of what we write.
-    pub(crate) write_blocked: Cell<Option<Instant>>,
+    write_blocked: Cell<Option<Instant>>,
     /// Since when we wait for the client to close.
     pub(crate) farewell: Cell<Option<Instant>>,
     /// Whether the last request was HTTP/1.0, whose streamed answers end with the connection.
@@ -59,7 +55,7 @@ enum Expiry {
 impl Connection {
     pub(crate) fn new() -> Self {
         Self {
-            refused: RefCell::default(),
+            closing: Cell::default(),
             head_since: Cell::default(),
             head_late: Cell::default(),
             write_blocked: Cell::default(),
@@ -69,6 +65,21 @@ impl Connection {
             busy: Cell::default(),
             quiet_since: Cell::new(Instant::now()),
             served: Cell::default(),
+        }
+    }
+
+    /// When the last answer ended, or the connection began.
+    pub(crate) fn quiet_since(&self) -> Instant {
+        self.quiet_since.get()
+    }
+
+    /// Notes how a write went.
+    pub(crate) fn wrote(&self, written: &Poll<io::Result<usize>>) {
+        let blocked = &self.write_blocked;
+        match written {
+            Poll::Pending if blocked.get().is_none() => blocked.set(Some(Instant::now())),
+            Poll::Pending => {}
+            Poll::Ready(_) => blocked.set(None),
         }
     }
 
@@ -126,35 +137,15 @@ impl Drop for Busy {
     }
 }
 
-/// hyper's connection futures.
-pub(crate) trait Protocol: Future<Output = hyper::Result<()>> {
-    /// Answers what is in flight and ends.
-    fn graceful_shutdown(self: Pin<&mut Self>);
-}
-
-impl<S> Protocol for http1::Connection<Io, S>
-where
-    S: HttpService<Incoming, ResBody = Answer>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        Self::graceful_shutdown(self);
-    }
-}
-
-impl<S> Protocol for http2::Connection<Io, S, LocalExecutor>
-where
-    S: HttpService<Incoming, ResBody = Answer>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: 'static,
-{
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        Self::graceful_shutdown(self);
-    }
-}
-
-/// Drives a connection to its end, within its time limits.
-pub(crate) async fn run(protocol: impl Protocol, connection: &Connection, hub: &Hub, config: &Config) {
+/// Drives a connection to its end, within its time limits. `shut_down` asks it to answer what is in
+/// flight and end. `None` when it had to be cut off.
+pub(crate) async fn run<P: Future>(
+    protocol: P,
+    shut_down: impl Fn(Pin<&mut P>),
+    connection: &Connection,
+    hub: &Hub,
+    config: &Config,
+) -> Option<P::Output> {
     let mut protocol = pin!(protocol);
     let mut timer = pin!(sleep_until((Instant::now() + config.header_timeout).into()));
     let mut seat = hub.seat();
@@ -164,14 +155,11 @@ pub(crate) async fn run(protocol: impl Protocol, connection: &Connection, hub: &
         loop {
             // Before a shutdown too: a request that has arrived is still served.
             if let Poll::Ready(ended) = protocol.as_mut().poll(cx) {
-                if let Err(error) = ended {
-                    tracing::debug!(target: "fnmesh::gateway", %error, "connection broke off");
-                }
-                return Poll::Ready(());
+                return Poll::Ready(Some(ended));
             }
             if hub.is_draining() && !closing {
                 closing = true;
-                protocol.as_mut().graceful_shutdown();
+                shut_down(protocol.as_mut());
                 continue;
             }
             match poll_expiry(connection, config, timer.as_mut(), &mut armed, cx) {
@@ -180,13 +168,13 @@ pub(crate) async fn run(protocol: impl Protocol, connection: &Connection, hub: &
                 Poll::Ready(Expiry::Idle) if !closing => {
                     closing = true;
                     connection.farewell.set(Some(Instant::now()));
-                    protocol.as_mut().graceful_shutdown();
+                    shut_down(protocol.as_mut());
                 }
-                Poll::Ready(Expiry::Idle | Expiry::Stuck) => return Poll::Ready(()),
+                Poll::Ready(Expiry::Idle | Expiry::Stuck) => return Poll::Ready(None),
             }
         }
     })
-    .await;
+    .await
 }
 
 fn poll_expiry(

@@ -3,11 +3,19 @@
 use std::sync::Arc;
 
 use fnmesh_invoke::{AppState, AppStatus, Error, Function, Invoke};
-use http::{Response, StatusCode, request::Parts};
+use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{body::Answer, call::unknown, metrics, refusal::Refusal, respond, service::read, thread::Thread};
+use crate::{
+    call::unknown,
+    metrics,
+    refusal::Refusal,
+    request::Head,
+    respond::{self, Response},
+    service::read,
+    thread::Thread,
+};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -21,7 +29,7 @@ pub trait Control: Send + Sync + 'static {
 }
 
 /// Answers `/_/{path}`.
-pub(crate) fn answer<I: Invoke>(thread: &Thread<I>, head: &Parts, path: &str) -> Response<Answer> {
+pub(crate) fn answer<I: Invoke>(thread: &Thread<I>, head: &Head<'_>, path: &str) -> Response {
     match path {
         "health" => read(head, || health(thread)),
         "ready" => read(head, || ready(thread)),
@@ -38,7 +46,7 @@ pub(crate) fn answer<I: Invoke>(thread: &Thread<I>, head: &Parts, path: &str) ->
 }
 
 /// `GET /`: where the functions are.
-pub(crate) fn greeting<I: Invoke>(thread: &Thread<I>) -> Response<Answer> {
+pub(crate) fn greeting<I: Invoke>(thread: &Thread<I>) -> Response {
     let apps: Vec<Value> = (thread.invoker.apps().iter())
         .map(|app| {
             let urls: Vec<_> = public(app).map(|function| format!("/{}", function.id)).collect();
@@ -49,7 +57,7 @@ pub(crate) fn greeting<I: Invoke>(thread: &Thread<I>) -> Response<Answer> {
 }
 
 /// `GET /{app}`: its public functions with their signatures.
-pub(crate) fn functions<I: Invoke>(thread: &Thread<I>, name: &str) -> Response<Answer> {
+pub(crate) fn functions<I: Invoke>(thread: &Thread<I>, name: &str) -> Response {
     #[derive(Serialize)]
     struct Described<'a> {
         url: String,
@@ -73,14 +81,14 @@ pub(crate) fn functions<I: Invoke>(thread: &Thread<I>, name: &str) -> Response<A
     respond::json(&functions)
 }
 
-fn app<I: Invoke>(thread: &Thread<I>, name: &str) -> Response<Answer> {
+fn app<I: Invoke>(thread: &Thread<I>, name: &str) -> Response {
     match thread.invoker.apps().iter().find(|app| app.name == name) {
         Some(app) => respond::json(app),
         None => unknown_app(thread, name),
     }
 }
 
-fn unknown_app<I: Invoke>(thread: &Thread<I>, name: &str) -> Response<Answer> {
+fn unknown_app<I: Invoke>(thread: &Thread<I>, name: &str) -> Response {
     respond::rejection(&unknown(&thread.invoker, name).into(), None)
 }
 
@@ -88,7 +96,7 @@ fn public(app: &AppStatus) -> impl Iterator<Item = &Function> {
     app.functions.iter().map(Arc::as_ref).filter(|function| function.public)
 }
 
-fn health<I: Invoke>(thread: &Thread<I>) -> Response<Answer> {
+fn health<I: Invoke>(thread: &Thread<I>) -> Response {
     #[derive(Serialize)]
     struct App<'a> {
         name: &'a str,
@@ -111,10 +119,10 @@ fn health<I: Invoke>(thread: &Thread<I>) -> Response<Answer> {
     respond::json(&health)
 }
 
-fn ready<I: Invoke>(thread: &Thread<I>) -> Response<Answer> {
+fn ready<I: Invoke>(thread: &Thread<I>) -> Response {
     let Some(reason) = why_not_ready(thread) else { return respond::json(&json!({ "ready": true })) };
     let mut response = respond::json(&json!({ "ready": false, "reason": reason }));
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response.status = StatusCode::SERVICE_UNAVAILABLE;
     response
 }
 

@@ -1,37 +1,37 @@
 //! Cross-origin requests: <https://fetch.spec.whatwg.org/#http-cors-protocol>. Without credentials.
 
 use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    HeaderMap, HeaderValue, Method, StatusCode,
     header::{
         ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-        ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, VARY,
     },
-    request::Parts,
 };
 
-use crate::{body::Answer, respond};
+use crate::{
+    request::Head,
+    respond::{self, Response},
+};
 
-/// Whether a browser asks for leave to send another request.
-pub(crate) fn is_preflight(head: &Parts) -> bool {
-    head.method == Method::OPTIONS
-        && head.headers.contains_key(ORIGIN)
-        && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+const REQUEST_METHOD: &str = "access-control-request-method";
+const REQUEST_HEADERS: &str = "access-control-request-headers";
+
+/// Whether a browser, which has said where its page is from, asks for leave to send another request.
+pub(crate) fn is_preflight(head: &Head<'_>) -> bool {
+    head.method == Method::OPTIONS && head.field(REQUEST_METHOD).is_some()
 }
 
 /// Grants what a preflight asks for.
-pub(crate) fn preflight(head: &Parts) -> Response<Answer> {
+pub(crate) fn preflight(head: &Head<'_>) -> Response {
     let mut response = respond::empty(StatusCode::NO_CONTENT);
-    let headers = response.headers_mut();
-    for (asked, granted) in [
-        (ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_ALLOW_METHODS),
-        (ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_ALLOW_HEADERS),
-    ] {
-        if let Some(value) = head.headers.get(asked) {
-            headers.insert(granted, value.clone());
+    for (asked, granted) in
+        [(REQUEST_METHOD, ACCESS_CONTROL_ALLOW_METHODS), (REQUEST_HEADERS, ACCESS_CONTROL_ALLOW_HEADERS)]
+    {
+        if let Some(Ok(value)) = head.field(asked).map(HeaderValue::from_bytes) {
+            response.headers.insert(granted, value);
         }
     }
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    response.headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     response
 }
 

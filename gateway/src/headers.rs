@@ -1,40 +1,45 @@
 use fnmesh_invoke::{InvocationId, Traceparent};
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE},
-};
+use http::{HeaderName, HeaderValue};
+
+use crate::request::Head;
 
 pub(crate) const X_INVOCATION_ID: HeaderName = HeaderName::from_static("x-invocation-id");
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The request headers that decide about a call, found in one pass: requests have few headers,
-/// and a look-up for each would hash each name.
+/// The request headers that decide about a request, found in one pass.
 #[derive(Debug, Default)]
 pub(crate) struct Hints<'a> {
-    pub(crate) content_type: Option<&'a HeaderValue>,
-    pub(crate) content_encoding: Option<&'a HeaderValue>,
-    pub(crate) accept: Option<&'a HeaderValue>,
+    /// Whether a browser says where its page is from.
+    pub(crate) has_origin: bool,
+    pub(crate) content_type: Option<&'a [u8]>,
+    pub(crate) content_encoding: Option<&'a [u8]>,
+    pub(crate) accept: Option<&'a [u8]>,
     pub(crate) traceparent: Option<Traceparent>,
     pub(crate) idempotency_key: Option<Box<str>>,
 }
 
 impl<'a> Hints<'a> {
-    pub(crate) fn of(headers: &'a HeaderMap) -> Self {
+    pub(crate) fn of(head: &Head<'a>) -> Self {
         let mut hints = Self::default();
-        for (name, value) in headers {
-            if *name == CONTENT_TYPE {
-                hints.content_type.get_or_insert(value);
-            } else if *name == ACCEPT {
+        head.each(|name, value| match name.len() {
+            6 if name.eq_ignore_ascii_case(b"accept") => {
                 hints.accept.get_or_insert(value);
-            } else if *name == CONTENT_ENCODING {
-                hints.content_encoding.get_or_insert(value);
-            } else if *name == TRACEPARENT {
-                hints.traceparent = Traceparent::parse(value.as_bytes());
-            } else if *name == IDEMPOTENCY_KEY {
-                hints.idempotency_key = value.to_str().ok().map(Into::into);
             }
-        }
+            6 => hints.has_origin |= name.eq_ignore_ascii_case(b"origin"),
+            11 if name.eq_ignore_ascii_case(b"traceparent") => hints.traceparent = Traceparent::parse(value),
+            12 if name.eq_ignore_ascii_case(b"content-type") => {
+                hints.content_type.get_or_insert(value);
+            }
+            15 if name.eq_ignore_ascii_case(b"idempotency-key") => {
+                // Tabs are allowed in header values, and nobody means them.
+                let plain = value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+                hints.idempotency_key = std::str::from_utf8(value).ok().filter(|_| plain).map(Into::into);
+            }
+            16 if name.eq_ignore_ascii_case(b"content-encoding") => {
+                hints.content_encoding.get_or_insert(value);
+            }
+            _ => {}
+        });
         hints
     }
 }
@@ -57,9 +62,10 @@ pub(crate) enum Wanted {
 
 impl Wanted {
     /// Reads an `Accept` header. RFC 9110, 12.5.1; what we do not have counts as no wish.
-    pub(crate) fn of(accept: Option<&HeaderValue>) -> Self {
+    pub(crate) fn of(accept: Option<&[u8]>) -> Self {
         // What most clients send that say anything.
-        let Some(accept) = accept.filter(|value| *value != "*/*").and_then(|value| value.to_str().ok()) else {
+        let Some(accept) = accept.filter(|value| *value != b"*/*").and_then(|value| std::str::from_utf8(value).ok())
+        else {
             return Self::Json;
         };
         let weigh = |media: &str| weight(accept, media);
@@ -139,8 +145,7 @@ mod tests {
             ("Text/Event-Stream, text/plain", Wanted::Events),
             ("text/event-stream, application/json;q=0.9", Wanted::Events),
         ] {
-            let header = HeaderValue::from_static(accept);
-            assert_eq!(Wanted::of(Some(&header)), wanted, "{accept}");
+            assert_eq!(Wanted::of(Some(accept.as_bytes())), wanted, "{accept}");
         }
         assert_eq!(Wanted::of(None), Wanted::Json);
     }

@@ -4,11 +4,11 @@
 //! own current-thread runtime and its own [`fnmesh_invoke::Invoke`], so that a request is read,
 //! called and answered on one thread.
 //!
-//! A request passes `io` (reads; `strict` checks its framing before hyper sees it), `service`,
-//! `route`, then `call` (with `args` and `respond`), `rpc` or `control`.
+//! A request passes `http1` (with `strict`, which knows the syntax) or `http2`, then `service`,
+//! `route`, and `call` (with `args` and `respond`), `rpc` or `control`.
 //!
 //! Invariants:
-//! - bytes that are not plainly a request never reach hyper, and end the connection;
+//! - bytes that are not plainly a request end the connection;
 //! - every wait for a client has a limit;
 //! - dropping a connection drops its calls.
 
@@ -21,15 +21,16 @@ mod config;
 mod connection;
 mod control;
 mod cors;
-mod executor;
 #[doc(hidden)]
 pub mod fuzz;
 mod headers;
+mod http1;
+mod http2;
 mod hub;
-mod io;
 mod metrics;
 mod refusal;
 mod rejection;
+mod request;
 mod respond;
 mod route;
 mod rpc;

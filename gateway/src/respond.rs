@@ -7,27 +7,73 @@ use std::time::Duration;
 use bytes::Bytes;
 use fnmesh_invoke::{Error, Format, InvocationId, Payload};
 use http::{
-    HeaderValue, Response, StatusCode,
-    header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
+    HeaderMap, HeaderValue, StatusCode,
+    header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
 };
 use serde::Serialize;
 
-use crate::{body::Answer, headers::Wanted, rejection::Rejection};
+use crate::{
+    body::Answer,
+    headers::{self, Wanted, X_INVOCATION_ID},
+    rejection::Rejection,
+};
 pub(crate) use user::from_function;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 pub(crate) const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
+/// An answer. What nearly all of them have is apart from the map of headers, which costs more.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: Option<HeaderValue>,
+    /// The `X-Invocation-Id`.
+    pub(crate) invocation: Option<InvocationId>,
+    /// All others. `Content-Length` only where there is no body to tell it.
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Answer,
+    /// Whether the connection ends with it.
+    pub(crate) close: bool,
+}
+
+impl Response {
+    /// A 200.
+    pub(crate) fn new(body: Answer) -> Self {
+        let (status, headers) = (StatusCode::OK, HeaderMap::new());
+        Self { status, content_type: None, invocation: None, headers, body, close: false }
+    }
+
+    /// The answer to HEAD is the answer to GET without its body.
+    pub(crate) fn drop_body(&mut self) {
+        if let Answer::Full(body) = std::mem::replace(&mut self.body, Answer::Empty) {
+            self.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(body.len()));
+        }
+    }
+
+    /// For hyper, which speaks HTTP/2.
+    pub(crate) fn into_http2(self) -> http::Response<Answer> {
+        let Self { status, content_type, invocation, mut headers, body, close: _ } = self;
+        if let Some(value) = content_type {
+            headers.insert(CONTENT_TYPE, value);
+        }
+        if let Some(id) = invocation {
+            headers.insert(X_INVOCATION_ID, headers::invocation_id(id));
+        }
+        let mut response = http::Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
 /// A 200 with this body.
-pub(crate) fn full(content_type: HeaderValue, body: impl Into<Bytes>) -> Response<Answer> {
-    let mut response = Response::new(Answer::Full(body.into()));
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    response
+pub(crate) fn full(content_type: HeaderValue, body: impl Into<Bytes>) -> Response {
+    Response { content_type: Some(content_type), ..Response::new(Answer::Full(body.into())) }
 }
 
 /// A 200 with this value as JSON.
-pub(crate) fn json(value: &impl Serialize) -> Response<Answer> {
+pub(crate) fn json(value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => full(JSON, body),
         Err(error) => rejection(&Error::internal(format!("the answer is not JSON: {error}")).into(), None),
@@ -35,14 +81,12 @@ pub(crate) fn json(value: &impl Serialize) -> Response<Answer> {
 }
 
 /// An answer without a body.
-pub(crate) fn empty(status: StatusCode) -> Response<Answer> {
-    let mut response = Response::new(Answer::Empty);
-    *response.status_mut() = status;
-    response
+pub(crate) fn empty(status: StatusCode) -> Response {
+    Response { status, ..Response::new(Answer::Empty) }
 }
 
 /// A function's value.
-pub(crate) fn value(payload: Payload, wanted: Wanted) -> Response<Answer> {
+pub(crate) fn value(payload: Payload, wanted: Wanted) -> Response {
     match payload.format {
         Format::Json if wanted == Wanted::Text => match serde_json::from_slice::<String>(&payload.body) {
             Ok(text) => full(TEXT, text),
@@ -55,23 +99,21 @@ pub(crate) fn value(payload: Payload, wanted: Wanted) -> Response<Answer> {
 }
 
 /// An error, as `{"error":{...}}`.
-pub(crate) fn rejection(rejection: &Rejection, id: Option<InvocationId>) -> Response<Answer> {
+pub(crate) fn rejection(rejection: &Rejection, id: Option<InvocationId>) -> Response {
     let mut response = full(JSON, error_json(rejection, id));
-    *response.status_mut() = rejection.status();
-    let headers = response.headers_mut();
+    response.status = rejection.status();
+    response.invocation = id;
     match rejection {
         Rejection::Error(error) => {
             if let Some(after) = error.retry_after() {
-                headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+                response.headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
             }
         }
         Rejection::Refusal(refusal) => {
             if let Some(allow) = refusal.allow {
-                headers.insert(ALLOW, HeaderValue::from_static(allow));
+                response.headers.insert(ALLOW, HeaderValue::from_static(allow));
             }
-            if refusal.close {
-                headers.insert(CONNECTION, HeaderValue::from_static("close"));
-            }
+            response.close = refusal.close;
         }
     }
     response
@@ -103,14 +145,6 @@ pub(crate) fn error_json(rejection: &Rejection, id: Option<InvocationId>) -> Vec
     serde_json::to_vec(&Body { error }).unwrap_or_default()
 }
 
-/// The answer to HEAD is the answer to GET without its body.
-pub(crate) fn without_body(response: &mut Response<Answer>) {
-    if let Answer::Full(body) = std::mem::replace(response.body_mut(), Answer::Empty) {
-        let length = HeaderValue::from(body.len());
-        response.headers_mut().entry(CONTENT_LENGTH).or_insert(length);
-    }
-}
-
 fn whole_seconds(after: Duration) -> u64 {
     (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
 }
@@ -130,8 +164,8 @@ mod tests {
     fn text_is_decoded_only_from_json_strings() {
         let body = |json: &'static str| {
             let response = value(Payload::json(json), Wanted::Text);
-            let Answer::Full(body) = response.body() else { panic!("not full") };
-            (response.headers()[CONTENT_TYPE].clone(), body.clone())
+            let Answer::Full(body) = response.body else { panic!("not full") };
+            (response.content_type.unwrap(), body)
         };
         assert_eq!(body(r#""a\n\u00e9""#), (TEXT, Bytes::from("a\né")));
         assert_eq!(body("[1]"), (JSON, Bytes::from("[1]")));

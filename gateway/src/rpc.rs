@@ -15,17 +15,16 @@ use std::{
 
 use bytes::Bytes;
 use fnmesh_invoke::{Deadline, Error, Invocation, InvocationId, Invoke, Outcome, Payload};
-use http::{HeaderValue, Method, Response, StatusCode, header::ALLOW, request::Parts};
-use hyper::body::Incoming;
+use http::{HeaderValue, Method, StatusCode, header::ALLOW};
 use serde_json::value::RawValue;
 
 use crate::{
-    body::{self, Answer},
+    body::Body,
     call::{Meter, resolve},
-    connection::Connection,
-    headers::{self, Hints, X_INVOCATION_ID},
+    headers::Hints,
     refusal::Refusal,
-    respond,
+    request::Head,
+    respond::{self, Response},
     thread::Thread,
 };
 use request::{Call, Members, members};
@@ -35,32 +34,32 @@ const METHODS: &str = "POST, OPTIONS";
 /// Answers a request to `/rpc`.
 pub(crate) async fn answer<I: Invoke>(
     thread: &Thread<I>,
-    connection: &Connection,
-    head: &Parts,
-    body: Incoming,
-) -> Response<Answer> {
+    head: &Head<'_>,
+    hints: &Hints<'_>,
+    body: Body<'_>,
+) -> Response {
     if head.method == Method::OPTIONS {
         let mut response = respond::empty(StatusCode::NO_CONTENT);
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
+        response.headers.insert(ALLOW, HeaderValue::from_static(METHODS));
         return response;
     }
     if head.method != Method::POST {
         let refusal = Refusal::method(format!("/rpc takes POST, not {}", head.method), METHODS);
         return respond::rejection(&refusal.into(), None);
     }
-    match body::read(body, connection, thread.config()).await {
-        Ok(body) => run(thread, &Hints::of(&head.headers), &body).await,
+    match body.read(thread.config()).await {
+        Ok(body) => run(thread, hints, &body).await,
         Err(refusal) => respond::rejection(&refusal.into(), None),
     }
 }
 
-async fn run<I: Invoke>(thread: &Thread<I>, hints: &Hints<'_>, body: &Bytes) -> Response<Answer> {
+async fn run<I: Invoke>(thread: &Thread<I>, hints: &Hints<'_>, body: &Bytes) -> Response {
     let members = match members(body) {
         Ok(Members::Batch(members)) => members,
         Ok(Members::Single(member)) => {
             let id = InvocationId::random();
             let mut response = whole(member_answer(thread, hints, body, member, id).await);
-            response.headers_mut().insert(X_INVOCATION_ID, headers::invocation_id(id));
+            response.invocation = Some(id);
             return response;
         }
         Err(fault) => return whole(Some(result::fault(None, &fault))),
@@ -79,7 +78,7 @@ async fn run<I: Invoke>(thread: &Thread<I>, hints: &Hints<'_>, body: &Bytes) -> 
     whole(Some(batch))
 }
 
-fn whole(json: Option<Vec<u8>>) -> Response<Answer> {
+fn whole(json: Option<Vec<u8>>) -> Response {
     json.map_or_else(|| respond::empty(StatusCode::NO_CONTENT), |json| respond::full(respond::JSON, json))
 }
 

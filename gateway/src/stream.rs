@@ -7,17 +7,14 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use fnmesh_invoke::{ChunkStream, Error, Format, Outcome, Payload};
-use http::{
-    HeaderValue, Response,
-    header::{CACHE_CONTROL, CONTENT_TYPE},
-};
+use http::{HeaderValue, header::CACHE_CONTROL};
 
 use crate::{
     body::{Answer, BrokeOff},
     call::Meter,
     connection::Busy,
     headers::Wanted,
-    respond,
+    respond::{self, Response},
 };
 
 /// How the items are written.
@@ -60,7 +57,7 @@ pub(crate) async fn answer(
     wanted: Wanted,
     meter: Meter,
     busy: Busy,
-) -> Result<Response<Answer>, (Error, Meter, Busy)> {
+) -> Result<Response, (Error, Meter, Busy)> {
     let first = match poll_fn(|cx| items.as_mut().poll_next(cx)).await {
         Some(Ok(first)) => Some(first),
         Some(Err(error)) => return Err((error, meter, busy)),
@@ -76,9 +73,9 @@ pub(crate) async fn answer(
     let first = first.filter(|first| !(has_head && first.format == Format::Bytes && first.body.is_empty()));
     let stream = StreamBody { items, style, first, failed: None, ended: false, meter: Some(meter), busy };
     let mut response = Response::new(Answer::Stream(Box::new(stream)));
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response.content_type = Some(content_type);
     if style == Style::Events {
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        response.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     }
     Ok(response)
 }

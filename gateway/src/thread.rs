@@ -1,7 +1,7 @@
 //! One gateway thread: a listener, a runtime, an invoker, and the connections they serve.
 
 use std::{
-    cell::RefCell,
+    future::poll_fn,
     io,
     net::TcpListener as StdListener,
     rc::Rc,
@@ -14,11 +14,6 @@ use std::{
 
 use fnmesh_invoke::Invoke;
 use http::HeaderValue;
-use hyper::{
-    server::conn::{http1, http2},
-    service::service_fn,
-};
-use hyper_util::rt::TokioTimer;
 use tokio::{
     net::{TcpListener, TcpStream},
     select,
@@ -29,11 +24,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Config, Control,
     connection::{self, Connection},
-    executor::LocalExecutor,
+    http1::{self, Buffers, Wire},
+    http2,
     hub::Hub,
-    io::{Io, Scratch},
     metrics::Counters,
-    service,
 };
 
 /// What all threads of a server share.
@@ -57,16 +51,20 @@ pub(crate) struct Thread<I> {
     pub(crate) shared: Arc<Shared>,
     index: usize,
     hub: Hub,
-    scratch: Scratch,
+    buffers: Rc<Buffers>,
     tasks: TaskTracker,
 }
 
 impl<I: Invoke> Thread<I> {
     pub(crate) fn new(invoker: I, shared: Arc<Shared>, index: usize) -> Self {
-        // As much as one read of a large body takes in.
-        const SCRATCH_BYTES: usize = 64 * 1024;
-        let scratch = Rc::new(RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()));
-        Self { invoker, shared, index, hub: Hub::default(), scratch, tasks: TaskTracker::new() }
+        Self {
+            invoker,
+            shared,
+            index,
+            hub: Hub::default(),
+            buffers: Rc::new(Buffers::new()),
+            tasks: TaskTracker::new(),
+        }
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -75,6 +73,15 @@ impl<I: Invoke> Thread<I> {
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.shared.counters[self.index]
+    }
+
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Those of its connections.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
     }
 
     pub(crate) fn cors_origin(&self) -> Option<&HeaderValue> {
@@ -146,24 +153,20 @@ impl<I: Invoke> Thread<I> {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let config = self.config();
         let connection = Rc::new(Connection::new());
-        let mut io = Io::new(stream, Rc::clone(&connection), Rc::clone(&self.scratch), config.head_limit());
+        let wire = Wire::new(stream, Rc::clone(&connection), Rc::clone(&self.buffers));
         let begun = select! {
-            begun = timeout(config.header_timeout, io.is_http2()) => begun,
+            begun = timeout(self.config().header_timeout, begin(&wire)) => begun,
             () = self.last_call() => return,
         };
-        let Ok(Ok(is_http2)) = begun else { return };
-        let service = service_fn({
-            let (thread, connection) = (Rc::clone(self), Rc::clone(&connection));
-            move |request| service::serve(Rc::clone(&thread), Rc::clone(&connection), request)
-        });
-        if is_http2 {
-            let protocol = self.http2().serve_connection(io, service);
-            connection::run(protocol, &connection, &self.hub, config).await;
-        } else {
-            let protocol = http1().serve_connection(io, service);
-            connection::run(protocol, &connection, &self.hub, config).await;
+        let Ok(Ok(input)) = begun else { return };
+        if input.starts_with(http2::PREFACE) {
+            return http2::converse(self, wire.into_stream(), &connection, input).await;
+        }
+        let protocol = http1::converse(self, &wire, input);
+        connection::run(protocol, |_| connection.closing.set(true), &connection, &self.hub, self.config()).await;
+        if connection.reset.get() {
+            wire.reset();
         }
     }
 
@@ -173,25 +176,16 @@ impl<I: Invoke> Thread<I> {
         self.shared.stop.cancelled().await;
         sleep(GRACE).await;
     }
-
-    fn http2(&self) -> http2::Builder<LocalExecutor> {
-        let mut builder = http2::Builder::new(LocalExecutor(self.tasks.clone()));
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(256)
-            .max_header_list_size(u32::try_from(self.config().head_limit()).unwrap_or(u32::MAX))
-            .keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(10));
-        builder
-    }
 }
 
-fn http1() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    // `connection::run` bounds the time of heads. hyper's own limit would allocate and arm a timer
-    // for each request, and answer nothing.
-    // `pipeline_flush` stays off: it lifts the limit of what is buffered for a client that reads nothing.
-    // One buffer and `send` cost less than `writev` of a head and a short body.
-    builder.header_read_timeout(None).half_close(false).writev(false);
-    builder
+/// Reads as much as it takes to know the protocol.
+async fn begin(wire: &Wire) -> io::Result<Vec<u8>> {
+    let mut input = Vec::new();
+    while http2::PREFACE.starts_with(&input) && input.len() < http2::PREFACE.len() {
+        let read = poll_fn(|cx| wire.poll_read(cx, usize::MAX, |bytes| input.extend_from_slice(bytes)));
+        if read.await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(input)
 }

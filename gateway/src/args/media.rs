@@ -1,5 +1,3 @@
-use http::HeaderValue;
-
 use crate::refusal::Refusal;
 
 /// A content type, as far as arguments care.
@@ -18,12 +16,11 @@ impl Media {
     ///
     /// # Errors
     /// 415 where text comes in another charset than UTF-8.
-    pub(super) fn of(content_type: Option<&HeaderValue>) -> Result<Self, Refusal> {
+    pub(super) fn of(content_type: Option<&[u8]>) -> Result<Self, Refusal> {
         let Some(value) = content_type else { return Ok(Self::Unsaid) };
-        if value == "application/json" {
+        if value == b"application/json" {
             return Ok(Self::Json);
         }
-        let value = value.as_bytes();
         let end = value.iter().position(|&byte| byte == b';').unwrap_or(value.len());
         let (essence, parameters) = (value[..end].trim_ascii().to_ascii_lowercase(), &value[end..]);
         let media = match essence.as_slice() {

@@ -44,7 +44,8 @@ fn send(function: &Function, method: &str, target: &str, content_type: &str, bod
         request = request.header("content-type", content_type);
     }
     let (head, ()) = request.body(()).unwrap().into_parts();
-    payload(function, &head, &Hints::of(&head.headers), Bytes::copy_from_slice(body.as_bytes()))
+    let head = Head::of_parts(&head);
+    payload(function, &head, &Hints::of(&head), Bytes::copy_from_slice(body.as_bytes()))
 }
 
 fn query(query: &str) -> Result<String, String> {
@@ -167,7 +168,9 @@ fn bodies_that_cannot_be_arguments_are_refused() {
 fn encoded_bodies_are_refused() {
     let request = Request::post("/app/f").header("content-encoding", "gzip").body(()).unwrap();
     let (head, ()) = request.into_parts();
-    let rejection = payload(&typed(), &head, &Hints::of(&head.headers), Bytes::from_static(b"x")).unwrap_err();
+    let rejection =
+        payload(&typed(), &Head::of_parts(&head), &Hints::of(&Head::of_parts(&head)), Bytes::from_static(b"x"))
+            .unwrap_err();
     assert_eq!(rejection.status(), 415);
 }
 
@@ -175,7 +178,12 @@ fn encoded_bodies_are_refused() {
 fn bytes_that_are_not_utf8_are_placed() {
     let request = Request::post("/app/f").body(()).unwrap();
     let (head, ()) = request.into_parts();
-    let sent = payload(&typed(), &head, &Hints::of(&head.headers), Bytes::from_static(b"[\"ab\xff\"]"));
+    let sent = payload(
+        &typed(),
+        &Head::of_parts(&head),
+        &Hints::of(&Head::of_parts(&head)),
+        Bytes::from_static(b"[\"ab\xff\"]"),
+    );
     assert!(sent.unwrap_err().message().contains("byte 4 is not valid UTF-8"));
 }
 

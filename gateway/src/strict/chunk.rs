@@ -5,14 +5,14 @@ use crate::refusal::Refusal;
 
 /// Most bytes of a chunk's size line, extensions included.
 const MAX_SIZE_LINE: usize = 256;
-/// Most bytes of the trailer section; hyper takes no more than twice this.
+/// Most bytes of the trailer section.
 const MAX_TRAILERS: usize = 8 * 1024;
-/// hyper's own limit.
+/// Most trailer fields.
 const MAX_TRAILER_FIELDS: usize = 100;
 
 /// Where a chunked body is. RFC 9112, 7.1.
 #[derive(Debug, Default)]
-pub(super) enum Chunked {
+pub(crate) enum Chunked {
     #[default]
     Size,
     /// Bytes of the chunk to come, never 0.
@@ -28,12 +28,17 @@ pub(super) enum Chunked {
 }
 
 impl Chunked {
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         matches!(self, Self::Done)
     }
 
+    /// Whether the next bytes are data, not framing.
+    pub(crate) fn is_data(&self) -> bool {
+        matches!(self, Self::Data(_))
+    }
+
     /// Passes a prefix of `input`; 0 bytes when it takes more to decide.
-    pub(super) fn check(&mut self, input: &[u8]) -> Result<usize, Refusal> {
+    pub(crate) fn check(&mut self, input: &[u8]) -> Result<usize, Refusal> {
         match self {
             Self::Size => self.size(input),
             Self::Data(left) => {

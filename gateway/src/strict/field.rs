@@ -1,11 +1,13 @@
+use std::ops::Range;
+
 use super::class::{TOKEN, run, value_run};
 use crate::refusal::Refusal;
 
 /// One whole line of a header or trailer section.
 #[derive(Debug)]
-pub(super) enum Line<'a> {
-    /// `name: value`, the value without white space around it.
-    Field { name: &'a [u8], value: &'a [u8], length: usize },
+pub(super) enum Line {
+    /// `name: value`: where the name ends, and where the value is, without white space around it.
+    Field { name: usize, value: Range<usize>, length: usize },
     /// The empty line behind the last field.
     End { length: usize },
 }
@@ -13,7 +15,7 @@ pub(super) enum Line<'a> {
 /// Reads the line that `input` begins with; `None` while it is not whole.
 ///
 /// Bytes are judged in order, so that the verdict does not depend on how the input was cut.
-pub(super) fn line(input: &[u8]) -> Result<Option<Line<'_>>, Refusal> {
+pub(super) fn line(input: &[u8]) -> Result<Option<Line>, Refusal> {
     let colon = run(input, TOKEN);
     match input.get(colon) {
         None => return Ok(None),
@@ -23,14 +25,18 @@ pub(super) fn line(input: &[u8]) -> Result<Option<Line<'_>>, Refusal> {
     }
     let start = colon + 1;
     let end = start + value_run(&input[start..]);
-    let (name, value) = (&input[..colon], &input[start..end]);
     match input.get(end) {
         None => Ok(None),
         Some(b'\r' | b'\n') => match line_end(input, end)? {
-            Some(length) => Ok(Some(Line::Field { name, value: value.trim_ascii(), length })),
+            Some(length) => {
+                let value = &input[start..end];
+                let start = end - value.trim_ascii_start().len();
+                let value = start..start + value.trim_ascii().len();
+                Ok(Some(Line::Field { name: colon, value, length }))
+            }
             None => Ok(None),
         },
-        Some(_) => Err(control(name)),
+        Some(_) => Err(control(&input[..colon])),
     }
 }
 

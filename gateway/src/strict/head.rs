@@ -1,30 +1,88 @@
+use http::{Method, Uri};
+
 use super::{
-    BodyKind,
+    Framing,
+    chunk::Chunked,
     class::{HOST, PATH, QUERY, TOKEN, run},
     field::{self, Line, line_end, shown},
 };
-use crate::refusal::Refusal;
+use crate::{refusal::Refusal, request};
 
-/// hyper's own limit; counted here so that the answer can say so.
+/// Most header fields of a request.
 const MAX_FIELDS: usize = 100;
+
+/// Bytes of the head, by their places in it. Heads are shorter than 64 KiB: [`crate::Config::head_limit`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Span {
+    start: u16,
+    end: u16,
+}
+
+impl Span {
+    fn new(start: usize, end: usize) -> Self {
+        Self { start: start as u16, end: end as u16 }
+    }
+
+    pub(crate) fn of(self, head: &[u8]) -> &[u8] {
+        &head[usize::from(self.start)..usize::from(self.end)]
+    }
+}
+
+/// The name and the value of a header field.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field {
+    pub(crate) name: Span,
+    pub(crate) value: Span,
+}
 
 /// One request head as far as its lines are known.
 #[derive(Debug, Default)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// Where the first unchecked line begins.
     next: usize,
     started: bool,
-    http10: bool,
+    pub(crate) http10: bool,
     host: bool,
     chunked: bool,
     length: Option<u64>,
-    fields: usize,
+    /// Whether the client waits for a go-ahead before it sends the body.
+    pub(crate) expects_continue: bool,
+    /// Whether the connection should close after the answer (`Some(true)`) or stay.
+    close: Option<bool>,
+    method: Span,
+    target: Span,
+    /// The target, where it is no plain path.
+    uri: Option<Uri>,
+    fields: Vec<Field>,
 }
 
 impl Head {
+    /// Makes it ready for the next request; keeps its memory.
+    pub(crate) fn reset(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Self { fields, ..Self::default() };
+    }
+
+    /// Whether the client wants the connection to end with the answer. RFC 9112, 9.3.
+    pub(crate) fn wants_close(&self) -> bool {
+        self.close.unwrap_or(self.http10)
+    }
+
+    /// What a whole head says; `head` are its bytes.
+    pub(crate) fn read<'a>(&'a self, head: &'a [u8]) -> request::Head<'a> {
+        let text = |span: Span| std::str::from_utf8(span.of(head)).expect("`check` refuses what is not UTF-8");
+        let method = Method::from_bytes(self.method.of(head)).expect("`check` takes only tokens");
+        let fields = request::Fields::Http1(head, &self.fields);
+        match &self.uri {
+            Some(uri) => request::Head::new(method, uri, fields),
+            None => request::Head::of_path(method, text(self.target), fields),
+        }
+    }
+
     /// Checks the lines of `input`, which begins where the head begins. Says how long the head is
     /// and what follows it, or `None` while its end is not there.
-    pub(super) fn check(&mut self, input: &[u8], limit: usize) -> Result<Option<(usize, BodyKind)>, Refusal> {
+    pub(crate) fn check(&mut self, input: &[u8], limit: usize) -> Result<Option<(usize, Framing)>, Refusal> {
         let within = &input[..input.len().min(limit)];
         match self.lines(within)? {
             None if input.len() >= limit => Err(too_large(limit)),
@@ -32,7 +90,7 @@ impl Head {
         }
     }
 
-    fn lines(&mut self, input: &[u8]) -> Result<Option<(usize, BodyKind)>, Refusal> {
+    fn lines(&mut self, input: &[u8]) -> Result<Option<(usize, Framing)>, Refusal> {
         while !self.started {
             let rest = &input[self.next..];
             let length = match rest.first() {
@@ -45,11 +103,15 @@ impl Head {
             self.next += length;
         }
         loop {
-            match field::line(&input[self.next..])? {
+            let line = &input[self.next..];
+            match field::line(line)? {
                 None => return Ok(None),
                 Some(Line::Field { name, value, length }) => {
+                    self.field(&line[..name], &line[value.clone()])?;
+                    let name = Span::new(self.next, self.next + name);
+                    let value = Span::new(self.next + value.start, self.next + value.end);
+                    self.fields.push(Field { name, value });
                     self.next += length;
-                    self.field(name, value)?;
                 }
                 Some(Line::End { length }) => {
                     self.next += length;
@@ -71,7 +133,8 @@ impl Head {
             Some(_) => return Err(Refusal::malformed("the method is not a token with one space behind it")),
         }
         let start = method + 1;
-        let Some(length) = check_target(&input[start..])? else { return Ok(None) };
+        let Some((length, uri)) = check_target(&input[start..])? else { return Ok(None) };
+        let target = start..start + length;
         let start = start + length + 1;
         let Some(http10) = is_http10(&input[start..])? else { return Ok(None) };
         let end = start + VERSION_LENGTH;
@@ -81,17 +144,27 @@ impl Head {
         let end = line_end(input, end)?;
         self.started = end.is_some();
         self.http10 = http10;
+        self.method = Span::new(self.next, self.next + method);
+        self.target = Span::new(self.next + target.start, self.next + target.end);
+        self.uri = uri;
         Ok(end)
     }
 
     fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
-        self.fields += 1;
-        if self.fields > MAX_FIELDS {
+        if self.fields.len() == MAX_FIELDS {
             return Err(Refusal::head_too_large(format!("the request has more than {MAX_FIELDS} header fields")));
         }
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.host(value),
             14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value),
+            6 if name.eq_ignore_ascii_case(b"expect") => {
+                self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+                Ok(())
+            }
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                self.connection(value);
+                Ok(())
+            }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.transfer_encoding(value),
             _ => Ok(()),
         }
@@ -107,6 +180,16 @@ impl Head {
         Ok(())
     }
 
+    fn connection(&mut self, value: &[u8]) {
+        for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            if option.eq_ignore_ascii_case(b"close") {
+                self.close = Some(true);
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.close.get_or_insert(false);
+            }
+        }
+    }
+
     fn content_length(&mut self, value: &[u8]) -> Result<(), Refusal> {
         if self.length.is_some() {
             return Err(Refusal::malformed("the request has two Content-Length headers"));
@@ -115,8 +198,7 @@ impl Head {
             let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
             sum.checked_mul(10)?.checked_add(digit)
         });
-        // The two largest numbers mean something else to hyper.
-        let Some(length) = number.filter(|&length| !value.is_empty() && length <= u64::MAX - 2) else {
+        let Some(length) = number.filter(|_| !value.is_empty()) else {
             return Err(Refusal::malformed(format!("Content-Length {} is not one plain number", shown(value))));
         };
         self.length = Some(length);
@@ -144,22 +226,22 @@ impl Head {
         Ok(())
     }
 
-    fn end(&self) -> Result<BodyKind, Refusal> {
+    fn end(&self) -> Result<Framing, Refusal> {
         if !self.host && !self.http10 {
             return Err(Refusal::malformed("the request has no Host header"));
         }
         Ok(match self.length {
-            _ if self.chunked => BodyKind::Chunked,
-            None | Some(0) => BodyKind::Empty,
-            Some(length) => BodyKind::Length(length),
+            _ if self.chunked => Framing::Chunked(Chunked::default()),
+            length => Framing::Length(length.unwrap_or(0)),
         })
     }
 }
 
-/// How long the target is that `input` begins with; `None` while the space behind it is not there.
+/// How long the target is that `input` begins with, and what it says where it is no plain path;
+/// `None` while the space behind it is not there.
 ///
 /// Takes what the `http` crate takes, which answers without a reason where it does not.
-fn check_target(input: &[u8]) -> Result<Option<usize>, Refusal> {
+fn check_target(input: &[u8]) -> Result<Option<(usize, Option<Uri>)>, Refusal> {
     let mut length = run(input, PATH);
     if input.get(length) == Some(&b'?') {
         length += run(&input[length..], QUERY);
@@ -180,13 +262,13 @@ fn check_target(input: &[u8]) -> Result<Option<usize>, Refusal> {
     if !target.is_ascii() && std::str::from_utf8(target).is_err() {
         return Err(Refusal::malformed("the request target is not UTF-8; percent-encode other bytes"));
     }
-    if target[0] != b'/' {
-        // Absolute, authority and asterisk form are rare.
-        http::Uri::try_from(target).map_err(|error| {
-            Refusal::malformed(format!("the request target {} is not a URL: {error}", shown(target)))
-        })?;
+    if target[0] == b'/' {
+        return Ok(Some((length, None)));
     }
-    Ok(Some(length))
+    // Absolute, authority and asterisk form are rare.
+    let uri = Uri::try_from(target)
+        .map_err(|error| Refusal::malformed(format!("the request target {} is not a URL: {error}", shown(target))))?;
+    Ok(Some((length, Some(uri))))
 }
 
 const VERSION_LENGTH: usize = b"HTTP/1.1".len();

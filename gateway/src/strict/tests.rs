@@ -1,19 +1,34 @@
+use http::Method;
 use proptest::prelude::*;
 
 use super::*;
+use crate::{fuzz::Requests, refusal::Refusal};
 
 const LIMIT: usize = 512;
 
+/// What of an input passed, and why the rest did not.
+#[derive(Debug, PartialEq, Eq)]
+struct Verdict {
+    passed: usize,
+    refused: Option<Refused>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Refused {
+    why: Refusal,
+    in_body: bool,
+}
+
 /// Feeds `input` cut into pieces of the given sizes, the way a connection does.
 fn feed(input: &[u8], sizes: impl IntoIterator<Item = usize>) -> Verdict {
-    let mut framing = Framing::new(LIMIT);
+    let mut requests = Requests::new(LIMIT);
     let (mut passed, mut seen) = (0, 0);
     for size in sizes.into_iter().chain([input.len()]) {
         seen = (seen + size).min(input.len());
-        let verdict = framing.check(&input[passed..seen]);
-        passed += verdict.passed;
-        if verdict.refused.is_some() {
-            return Verdict { passed, ..verdict };
+        let (count, result) = requests.pass(&input[passed..seen]);
+        passed += count;
+        if let Err(why) = result {
+            return Verdict { passed, refused: Some(Refused { why, in_body: requests.is_in_body() }) };
         }
     }
     Verdict { passed, refused: None }
@@ -148,11 +163,56 @@ fn malformed_chunks_are_refused_in_the_body() {
     assert!(refusal(&extension).message.contains("longer than 256"));
 }
 
+fn head(input: &str) -> Head {
+    let mut head = Head::default();
+    assert!(head.check(input.as_bytes(), LIMIT).unwrap().is_some(), "{input:?}");
+    head
+}
+
 #[test]
-fn nothing_passes_after_a_refusal() {
-    let mut framing = Framing::new(LIMIT);
-    assert!(framing.check(b"GET / HTTP/1.1\n").refused.is_some());
-    assert_eq!(framing.check(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Verdict { passed: 0, refused: None });
+fn heads_say_what_they_said() {
+    let input = "\r\nPUT /a/b?c=d HTTP/1.1\r\nHost:\t h:1 \r\nX-Empty:\r\nExpect: 100-Continue\r\n\r\n";
+    let parsed = head(input);
+    let read = parsed.read(input.as_bytes());
+    assert_eq!((read.method.clone(), read.path, read.query), (Method::PUT, "/a/b", "c=d"));
+    assert_eq!(
+        (read.field("host"), read.field("x-empty"), read.field("none")),
+        (Some(&b"h:1"[..]), Some(&b""[..]), None)
+    );
+    assert!(parsed.expects_continue);
+    let input = "GET http://h:1/a?b HTTP/1.1\r\nHost: x\r\n\r\n";
+    let parsed = head(input);
+    assert_eq!(parsed.read(input.as_bytes()).to_owned("").url, "http://h:1/a?b");
+}
+
+#[test]
+fn connection_stays_unless_asked_to_close() {
+    for (version, field, closes) in [
+        ("1.1", "", false),
+        ("1.1", "Connection: keep-alive\r\n", false),
+        ("1.1", "Connection: Close\r\n", true),
+        ("1.1", "Connection: keep-alive, close\r\n", true),
+        ("1.1", "Connection: close, keep-alive\r\n", true),
+        ("1.0", "", true),
+        ("1.0", "Connection: Keep-Alive\r\n", false),
+        ("1.0", "Connection: close\r\n", true),
+    ] {
+        let input = format!("GET / HTTP/{version}\r\nHost: a\r\n{field}\r\n");
+        assert_eq!(head(&input).wants_close(), closes, "{input:?}");
+    }
+}
+
+#[test]
+fn nothing_of_a_request_stays_for_the_next() {
+    let first = "POST http://h/ HTTP/1.0\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
+    let mut parsed = head(first);
+    parsed.reset();
+    let second = "GET /b HTTP/1.1\r\nHost: a\r\n\r\n";
+    let (length, body) = parsed.check(second.as_bytes(), LIMIT).unwrap().unwrap();
+    assert_eq!(length, second.len());
+    assert!(matches!(body, Framing::Length(0)));
+    assert!(!parsed.wants_close() && !parsed.expects_continue && !parsed.http10);
+    assert_eq!(parsed.read(second.as_bytes()).path, "/b");
 }
 
 /// Bytes that look enough like requests to reach deep states.

@@ -71,7 +71,7 @@ pub(crate) async fn answer<I: Invoke>(
     };
     response.invocation = Some(id);
     if let Some(Ok(value)) = traceparent.map(|child| HeaderValue::from_str(child.as_str())) {
-        response.headers.insert(TRACEPARENT, value);
+        response.headers.push((TRACEPARENT, value));
     }
     response
 }
@@ -101,7 +101,7 @@ impl<I: Invoke> Exchange<'_, I> {
             }
             if self.head.method == Method::OPTIONS {
                 let mut response = respond::empty(StatusCode::NO_CONTENT);
-                response.headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+                response.headers.push((ALLOW, HeaderValue::from_static(METHODS)));
                 return Ok(response);
             }
             if !matches!(self.head.method, Method::GET | Method::HEAD | Method::POST) {
@@ -155,13 +155,15 @@ impl<I: Invoke> Exchange<'_, I> {
                 // A function that makes its own response decides about its form as well.
                 respond::value(payload, if reply.head.is_some() { Wanted::Json } else { wanted })
             }
-            ReplyBody::Stream(items) => match stream::answer(items, reply.head.is_some(), wanted, meter, busy).await {
-                Ok(response) => response,
-                Err((error, meter, mut busy)) => {
-                    busy.ended(meter.end((&error).into()));
-                    return Err(error);
+            ReplyBody::Stream(items) => {
+                match Box::pin(stream::answer(items, reply.head.is_some(), wanted, meter, busy)).await {
+                    Ok(response) => response,
+                    Err((error, meter, mut busy)) => {
+                        busy.ended(meter.end((&error).into()));
+                        return Err(error);
+                    }
                 }
-            },
+            }
         };
         match reply.head {
             Some(head) => respond::from_function(response, &head, &self.head.method),

@@ -1,7 +1,7 @@
 //! Cross-origin requests: <https://fetch.spec.whatwg.org/#http-cors-protocol>. Without credentials.
 
 use http::{
-    HeaderMap, HeaderValue, Method, StatusCode,
+    HeaderValue, Method, StatusCode,
     header::{
         ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
         ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, VARY,
@@ -28,21 +28,22 @@ pub(crate) fn preflight(head: &Head<'_>) -> Response {
         [(REQUEST_METHOD, ACCESS_CONTROL_ALLOW_METHODS), (REQUEST_HEADERS, ACCESS_CONTROL_ALLOW_HEADERS)]
     {
         if let Some(Ok(value)) = head.field(asked).map(HeaderValue::from_bytes) {
-            response.headers.insert(granted, value);
+            response.headers.push((granted, value));
         }
     }
-    response.headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    response.headers.push((ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600")));
     response
 }
 
 /// Lets a browser show the answer to pages of `origin`, unless the function has decided that.
-pub(crate) fn expose(response: &mut HeaderMap, origin: &HeaderValue) {
-    if response.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+pub(crate) fn expose(response: &mut Response, origin: &HeaderValue) {
+    if response.has(&ACCESS_CONTROL_ALLOW_ORIGIN) {
         return;
     }
-    response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    response.append(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-invocation-id"));
+    let headers = &mut response.headers;
+    headers.push((ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
+    headers.push((ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-invocation-id")));
     if origin != "*" {
-        response.append(VARY, HeaderValue::from_static("origin"));
+        headers.push((VARY, HeaderValue::from_static("origin")));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fnmesh_invoke::{Error, Format, InvocationId, Payload};
 use http::{
-    HeaderMap, HeaderValue, StatusCode,
+    HeaderName, HeaderValue, StatusCode,
     header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
 };
 use serde::Serialize;
@@ -23,15 +23,16 @@ pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json"
 pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 pub(crate) const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
-/// An answer. What nearly all of them have is apart from the map of headers, which costs more.
+/// An answer.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: StatusCode,
     pub(crate) content_type: Option<HeaderValue>,
     /// The `X-Invocation-Id`.
     pub(crate) invocation: Option<InvocationId>,
-    /// All others. `Content-Length` only where there is no body to tell it.
-    pub(crate) headers: HeaderMap,
+    /// All others: few, so that a search costs less than a map. `Content-Length` only where there is
+    /// no body to tell it.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) body: Answer,
     /// Whether the connection ends with it.
     pub(crate) close: bool,
@@ -40,29 +41,38 @@ pub(crate) struct Response {
 impl Response {
     /// A 200.
     pub(crate) fn new(body: Answer) -> Self {
-        let (status, headers) = (StatusCode::OK, HeaderMap::new());
+        let (status, headers) = (StatusCode::OK, Vec::new());
         Self { status, content_type: None, invocation: None, headers, body, close: false }
+    }
+
+    /// Whether it has this header.
+    pub(crate) fn has(&self, name: &HeaderName) -> bool {
+        self.headers.iter().any(|(other, _)| other == name)
     }
 
     /// The answer to HEAD is the answer to GET without its body.
     pub(crate) fn drop_body(&mut self) {
-        if let Answer::Full(body) = std::mem::replace(&mut self.body, Answer::Empty) {
-            self.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(body.len()));
+        if let Answer::Full(body) = std::mem::replace(&mut self.body, Answer::Empty)
+            && !self.has(&CONTENT_LENGTH)
+        {
+            self.headers.push((CONTENT_LENGTH, HeaderValue::from(body.len())));
         }
     }
 
     /// For hyper, which speaks HTTP/2.
     pub(crate) fn into_http2(self) -> http::Response<Answer> {
-        let Self { status, content_type, invocation, mut headers, body, close: _ } = self;
-        if let Some(value) = content_type {
+        let mut response = http::Response::new(self.body);
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if let Some(value) = self.content_type {
             headers.insert(CONTENT_TYPE, value);
         }
-        if let Some(id) = invocation {
+        if let Some(id) = self.invocation {
             headers.insert(X_INVOCATION_ID, headers::invocation_id(id));
         }
-        let mut response = http::Response::new(body);
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
+        for (name, value) in self.headers {
+            headers.append(name, value);
+        }
         response
     }
 }
@@ -106,12 +116,12 @@ pub(crate) fn rejection(rejection: &Rejection, id: Option<InvocationId>) -> Resp
     match rejection {
         Rejection::Error(error) => {
             if let Some(after) = error.retry_after() {
-                response.headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+                response.headers.push((RETRY_AFTER, HeaderValue::from(whole_seconds(after))));
             }
         }
         Rejection::Refusal(refusal) => {
             if let Some(allow) = refusal.allow {
-                response.headers.insert(ALLOW, HeaderValue::from_static(allow));
+                response.headers.push((ALLOW, HeaderValue::from_static(allow)));
             }
             response.close = refusal.close;
         }

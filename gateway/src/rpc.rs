@@ -40,7 +40,7 @@ pub(crate) async fn answer<I: Invoke>(
 ) -> Response {
     if head.method == Method::OPTIONS {
         let mut response = respond::empty(StatusCode::NO_CONTENT);
-        response.headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+        response.headers.push((ALLOW, HeaderValue::from_static(METHODS)));
         return response;
     }
     if head.method != Method::POST {

@@ -62,14 +62,15 @@ async fn route<I: Invoke>(thread: &Rc<Thread<I>>, head: &Head<'_>, body: Body<'_
     let mut response = match route {
         _ if origin.is_some() && cors::is_preflight(head) => cors::preflight(head),
         Ok(Route::Function(path)) => call::answer(thread, head, hints, body, path, busy).await,
-        Ok(Route::Rpc) => rpc::answer(thread, head, &hints, body).await,
+        // Boxed: it would make the future of every connection larger.
+        Ok(Route::Rpc) => Box::pin(rpc::answer(thread, head, &hints, body)).await,
         Ok(Route::App(app)) => read(head, || control::functions(thread, &app)),
         Ok(Route::Home) => read(head, || control::greeting(thread)),
         Ok(Route::Control(_)) => respond::empty(StatusCode::NOT_FOUND),
         Err(refusal) => respond::rejection(&refusal.into(), None),
     };
     if let Some(origin) = origin {
-        cors::expose(&mut response.headers, origin);
+        cors::expose(&mut response, origin);
     }
     response
 }
@@ -81,7 +82,7 @@ pub(crate) fn read(head: &Head<'_>, response: impl FnOnce() -> Response) -> Resp
         Method::GET | Method::HEAD => response(),
         Method::OPTIONS => {
             let mut response = respond::empty(StatusCode::NO_CONTENT);
-            response.headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+            response.headers.push((ALLOW, HeaderValue::from_static(METHODS)));
             response
         }
         _ => {

@@ -75,7 +75,7 @@ pub(crate) async fn answer(
     let mut response = Response::new(Answer::Stream(Box::new(stream)));
     response.content_type = Some(content_type);
     if style == Style::Events {
-        response.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        response.headers.push((CACHE_CONTROL, HeaderValue::from_static("no-cache")));
     }
     Ok(response)
 }

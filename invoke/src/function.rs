@@ -184,8 +184,8 @@ pub struct Target {
     pub index: u16,
 }
 
-/// One callable and all that is known of it.
-#[derive(Debug, Serialize)]
+/// One callable and all that is known of it. Clones count calls together.
+#[derive(Clone, Debug, Serialize)]
 pub struct Function {
     /// Its name on the mesh.
     pub id: FunctionId,

@@ -27,7 +27,8 @@ impl<L: Invoke> Invoke for Dispatch<L> {
         if invocation.hops > MAX_HOPS {
             return Err(Error::LoopDetected { hops: invocation.hops });
         }
-        if invocation.deadline.is_over(Instant::now()) {
+        // A call that begins here has all of its time left.
+        if invocation.hops > 0 && invocation.deadline.is_over(Instant::now()) {
             let function = &invocation.function;
             return Err(Error::DeadlineExceeded { function: function.id.clone(), timeout: function.limits.timeout });
         }

@@ -1,5 +1,7 @@
 //! The invoker of one calling thread.
 
+mod names;
+
 use std::{
     cell::{Cell, RefCell},
     pin::pin,
@@ -14,6 +16,8 @@ use tokio::{
     task::{JoinHandle, spawn_local},
     time::timeout_at,
 };
+
+use names::Names;
 
 use crate::{
     channel::{Channel, drive},
@@ -41,6 +45,7 @@ impl Drop for Abort {
 
 struct Inner {
     shared: Arc<Shared>,
+    names: Names,
     /// By pool id; `None` where the pool is closed.
     pools: RefCell<Vec<Option<Rc<LocalPool>>>>,
     opened: Notify,
@@ -68,7 +73,8 @@ impl From<Error> for Refusal {
 
 impl Local {
     pub(crate) fn new(shared: Arc<Shared>, inbox: mpsc::UnboundedReceiver<Message>) -> Self {
-        let inner = Rc::new(Inner { shared, pools: RefCell::default(), opened: Notify::new() });
+        let inner =
+            Rc::new(Inner { shared, names: Names::default(), pools: RefCell::default(), opened: Notify::new() });
         let updates = spawn_local(Rc::clone(&inner).update(inbox));
         Self { inner, _updates: Rc::new(Abort(updates)) }
     }
@@ -76,7 +82,12 @@ impl Local {
 
 impl Invoke for Local {
     async fn resolve(&self, app: &str, name: &str) -> Result<Arc<Function>, Error> {
-        self.inner.shared.resolve(app, name).await
+        let Inner { shared, names, .. } = &*self.inner;
+        if let Some(function) = names.get(shared.generation(), app, name) {
+            return Ok(function);
+        }
+        let function = Box::pin(shared.resolve(app, name)).await?;
+        Ok(names.keep(app, name, &function))
     }
 
     async fn call(&self, mut invocation: Invocation) -> Result<Reply, Error> {

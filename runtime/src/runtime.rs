@@ -7,7 +7,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) draining: AtomicBool,
     catalog: ArcSwap<Catalog>,
+    /// Grows with each change of the catalog, just after it.
+    generation: AtomicU64,
     /// Marked at every change of the catalog.
     changed: watch::Sender<()>,
     threads: Arc<Threads>,
@@ -65,6 +67,7 @@ impl Runtime {
             config: Arc::new(config),
             draining: AtomicBool::new(false),
             catalog: ArcSwap::default(),
+            generation: AtomicU64::new(0),
             changed: watch::Sender::new(()),
             threads,
             pools: AtomicU32::new(0),
@@ -179,6 +182,11 @@ impl Shared {
         })
     }
 
+    /// Another number after each change of the catalog.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(SeqCst)
+    }
+
     /// `None` while the app is being loaded for the first time.
     fn find(&self, app: &str, name: &str) -> Option<Result<Arc<Function>, Error>> {
         let catalog = self.catalog.load();
@@ -203,6 +211,7 @@ impl Shared {
         let mut catalog = Catalog::clone(&self.catalog.load());
         change(&mut catalog);
         self.catalog.store(Arc::new(catalog));
+        self.generation.fetch_add(1, SeqCst);
         self.changed.send_replace(());
     }
 

@@ -32,7 +32,7 @@ pub(super) fn head(response: &Response, length: Length, connection: Option<&str>
     match length {
         // RFC 9110, 8.6. The function may know better what a HEAD would have had.
         _ if matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => {}
-        Length::Known(_) if response.headers.contains_key(CONTENT_LENGTH) => {}
+        Length::Known(_) if response.has(&CONTENT_LENGTH) => {}
         Length::Known(length) => field(b"content-length: ", itoa::Buffer::new().format(length).as_bytes(), out),
         Length::Chunked => field(b"transfer-encoding: ", b"chunked", out),
         Length::UntilClose => {}
@@ -75,7 +75,7 @@ fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http::HeaderValue;
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
     use crate::{body::Answer, respond};
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn heads_say_how_long_the_body_is() {
         let mut response = respond::full(respond::TEXT, Bytes::from_static(b"abc"));
-        response.headers.insert("x-a", HeaderValue::from_static("b"));
+        response.headers.push((HeaderName::from_static("x-a"), HeaderValue::from_static("b")));
         assert_eq!(
             written(&response, Length::Known(3), None),
             "HTTP/1.1 200 OK\r\ncontent-type: text/plain; charset=utf-8\r\nx-a: b\r\ncontent-length: 3\r\n\
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn length_that_a_function_gave_is_not_repeated() {
         let mut response = Response::new(Answer::Empty);
-        response.headers.insert(CONTENT_LENGTH, HeaderValue::from(7));
+        response.headers.push((CONTENT_LENGTH, HeaderValue::from(7)));
         let head = written(&response, Length::Known(0), None);
         assert_eq!(head.matches("content-length").count(), 1);
     }

@@ -38,13 +38,13 @@ pub(crate) fn from_function(mut response: Response, head: &ResponseHead, method:
         if header == CONTENT_LENGTH {
             // Known from the body; a HEAD has none, so there the function's word stands.
             let is_length = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-            if method == Method::HEAD && is_length && response.body.is_empty() {
-                response.headers.insert(header, content);
+            if method == Method::HEAD && is_length && response.body.is_empty() && !response.has(&CONTENT_LENGTH) {
+                response.headers.push((header, content));
             }
         } else if header == CONTENT_TYPE && !std::mem::replace(&mut typed, true) {
             response.content_type = Some(content);
         } else if !HOP_BY_HOP.contains(&header) {
-            response.headers.append(header, content);
+            response.headers.push((header, content));
         }
     }
     if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED) {
@@ -115,6 +115,6 @@ mod tests {
     #[test]
     fn content_length_of_head_is_the_functions() {
         let response = answer(200, &[("content-length", "12")], "", &Method::HEAD).unwrap();
-        assert_eq!(response.headers[CONTENT_LENGTH], "12");
+        assert_eq!(response.headers, [(CONTENT_LENGTH, HeaderValue::from(12))]);
     }
 }

@@ -292,4 +292,4 @@ fn payload(format: BodyFormat, body: Bytes) -> Option<Payload> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -45,7 +45,7 @@ impl Worker {
     }
 }
 
-fn function() -> Arc<Function> {
+pub(crate) fn function() -> Arc<Function> {
     Arc::new(Function {
         id: FunctionId { app: "shop".into(), name: "add".into() },
         module: "shop".into(),

@@ -31,7 +31,11 @@ use crate::{
     local::Local,
     pool::{Pool, supervise::supervise},
     threads::Threads,
-    worker::{node, process::Launch, python},
+    worker::{
+        node,
+        process::{Launch, become_subreaper},
+        python,
+    },
 };
 
 /// How long the calls of a replaced version may take to end: as long as any call may.
@@ -61,7 +65,12 @@ pub(crate) struct Shared {
 
 impl Runtime {
     /// A runtime without apps.
+    ///
+    /// From then on processes whose parent died become children of this one, as long as it lives.
     pub fn new(config: Config) -> Self {
+        if let Err(error) = become_subreaper() {
+            tracing::warn!(target: "fnmesh::runtime", %error, "processes that apps leave behind will not be noticed");
+        }
         let threads = Arc::new(Threads::new(config.threads));
         let shared = Shared {
             config: Arc::new(config),

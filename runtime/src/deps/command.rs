@@ -5,7 +5,7 @@ use std::{
     io,
     path::Path,
     pin::pin,
-    process::{ExitStatus, Stdio},
+    process::{ExitStatus, Output, Stdio},
     time::Duration,
 };
 
@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{InstallError, Progress, Tools, is_for_tools};
+use crate::worker::known;
 
 /// How long one tool may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(600);
@@ -55,7 +56,7 @@ pub(super) async fn run(
     let ended = async {
         // One pipe for both keeps their lines in order.
         let (reader, writer) = io::pipe()?;
-        let mut child = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
+        let (mut child, _known) = known::spawn(command.stdout(writer.try_clone()?).stderr(writer))?;
         // The command holds our copies of the writing end.
         drop(command);
         let mut group = GroupGuard(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
@@ -77,6 +78,12 @@ pub(super) async fn run(
     };
     let output = Vec::from(output).join("\n");
     Err(InstallError::Tool { what: what.to_owned(), reason, hint: None, output })
+}
+
+/// Runs `command` to its end for what it writes.
+pub(super) async fn output(command: &mut Command) -> io::Result<Output> {
+    let (child, _known) = known::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    child.wait_with_output().await
 }
 
 async fn finish(child: &mut Child, lines: impl Future<Output = io::Result<()>>) -> io::Result<ExitStatus> {

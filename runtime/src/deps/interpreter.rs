@@ -16,7 +16,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use super::{InstallError, Tools, command::command, is_for_tools, store};
+use super::{
+    InstallError, Tools,
+    command::{command, output},
+    is_for_tools, store,
+};
 
 /// An interpreter that can be started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,7 +122,7 @@ impl Kind {
     }
 
     async fn ask(&self, program: &Path, directory: &Path, tools: &Tools) -> Result<Interpreter, InstallError> {
-        let output = match timeout(PROBE_TIMEOUT, command(program, directory, tools).args(self.probe).output()).await {
+        let output = match timeout(PROBE_TIMEOUT, output(command(program, directory, tools).args(self.probe))).await {
             Ok(Ok(output)) => output,
             Ok(Err(error)) => return Err(self.refuse(program, &format!("cannot run: {error}; {}", self.advice()))),
             Err(_) => return Err(self.refuse(program, &format!("did not answer within {PROBE_TIMEOUT:?}"))),

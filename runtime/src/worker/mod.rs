@@ -1,6 +1,8 @@
 //! Worker processes and the wire to them.
 
+mod child;
 pub mod frame;
+pub(crate) mod known;
 pub(crate) mod node;
 pub(crate) mod process;
 pub(crate) mod python;

@@ -5,14 +5,16 @@ use std::{
     fs, io,
     os::{
         fd::{AsRawFd, RawFd},
-        unix::{net::UnixStream as StdUnixStream, process::ExitStatusExt},
+        unix::{net::UnixStream as StdUnixStream, process::CommandExt},
     },
     path::PathBuf,
-    process::{ExitStatus, Stdio},
+    process::{Command, Stdio},
 };
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::net::unix::pipe;
+
+use super::{child::Child, known::Expected};
 
 /// How to start a worker of one app and language.
 #[derive(Debug)]
@@ -36,13 +38,12 @@ pub(crate) struct Launch {
 /// A running worker. Dropped, it is killed with all it started.
 pub(crate) struct Process {
     child: Child,
-    group: Pid,
     /// The node's ends of the channels, control channel first; non-blocking.
     pub(crate) channels: Vec<StdUnixStream>,
     /// What it writes past the worker's own capture.
-    pub(crate) stdout: Option<ChildStdout>,
+    pub(crate) stdout: Option<pipe::Receiver>,
     /// The same for standard error.
-    pub(crate) stderr: Option<ChildStderr>,
+    pub(crate) stderr: Option<pipe::Receiver>,
 }
 
 impl Process {
@@ -50,8 +51,12 @@ impl Process {
     pub(crate) fn start(launch: &Launch) -> io::Result<Self> {
         let (ours, theirs): (Vec<_>, Vec<_>) =
             (0..launch.channels).map(|_| StdUnixStream::pair()).collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
+        for stream in &ours {
+            stream.set_nonblocking(true)?;
+        }
         let inherited: Vec<RawFd> = theirs.iter().map(AsRawFd::as_raw_fd).collect();
         let list = inherited.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let [(stdout, its_stdout), (stderr, its_stderr)] = [io::pipe()?, io::pipe()?];
         let mut command = Command::new(&launch.program);
         command
             .args(&launch.args)
@@ -61,47 +66,53 @@ impl Process {
             .envs(launch.env.iter().map(|(name, value)| (name, value)))
             .current_dir(&launch.directory)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+            .stdout(its_stdout)
+            .stderr(its_stderr);
         let parent = rustix::process::getpid();
         // SAFETY: `prepare_child` makes only direct system calls: it neither allocates nor locks, so it
         // is sound between fork and exec of a process with other threads.
         unsafe { command.pre_exec(move || prepare_child(parent, &inherited)) };
-        let mut child = command.spawn()?;
-        drop(theirs);
-        let pid =
-            child.id().and_then(|id| Pid::from_raw(id.cast_signed())).ok_or_else(|| io::Error::other("no pid"))?;
-        for stream in &ours {
-            stream.set_nonblocking(true)?;
-        }
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        Ok(Self { child, group: pid, channels: ours, stdout, stderr })
+        let child = spawn(&mut command)?;
+        Ok(Self {
+            child,
+            channels: ours,
+            stdout: Some(pipe::Receiver::from_owned_fd(stdout.into())?),
+            stderr: Some(pipe::Receiver::from_owned_fd(stderr.into())?),
+        })
     }
 
     /// The worker's process id.
     pub(crate) fn pid(&self) -> u32 {
-        self.group.as_raw_nonzero().get().cast_unsigned()
+        self.child.pid()
     }
 
-    /// Waits for its end. Cancel safe.
+    /// Waits for its end, and says how it came. Cancel safe.
     pub(crate) async fn wait(&mut self) -> String {
-        let status = self.child.wait().await;
-        self.kill();
-        status.map_or_else(|error| format!("it cannot be waited for: {error}"), describe)
+        self.child.wait().await
     }
 
     /// Kills it and everything in its process group. It must still be waited for.
     pub(crate) fn kill(&self) {
-        // An empty group is what we want: the error says only that.
-        let _ = rustix::process::kill_process_group(self.group, Signal::KILL);
+        self.child.kill();
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
+/// Makes this process the one that what workers leave behind becomes a child of, and that may wait for it.
+pub(crate) fn become_subreaper() -> io::Result<()> {
+    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    let expected = Expected::new();
+    let mut child = command.spawn()?;
+    let adopted = Pid::from_raw(child.id().cast_signed())
+        .ok_or_else(|| io::Error::other("no pid"))
+        .and_then(|pid| Child::adopt(pid, expected));
+    if adopted.is_err() {
+        child.kill()?;
+        child.wait()?;
     }
+    adopted
 }
 
 /// Resident memory of a process now, in bytes; `None` once it has ended.
@@ -109,39 +120,6 @@ pub(crate) fn memory_bytes(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
-}
-
-/// `killed by signal 11 (SIGSEGV)` or `exited with status 3`.
-fn describe(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => match signal_name(signal) {
-            Some(name) => format!("its worker was killed by signal {signal} ({name})"),
-            None => format!("its worker was killed by signal {signal}"),
-        },
-        (None, Some(code)) => format!("its worker exited with status {code}"),
-        (None, None) => "its worker ended".to_owned(),
-    }
-}
-
-fn signal_name(signal: i32) -> Option<&'static str> {
-    Some(match signal {
-        libc::SIGABRT => "SIGABRT",
-        libc::SIGALRM => "SIGALRM",
-        libc::SIGBUS => "SIGBUS",
-        libc::SIGFPE => "SIGFPE",
-        libc::SIGHUP => "SIGHUP",
-        libc::SIGILL => "SIGILL",
-        libc::SIGINT => "SIGINT",
-        libc::SIGKILL => "SIGKILL",
-        libc::SIGPIPE => "SIGPIPE",
-        libc::SIGQUIT => "SIGQUIT",
-        libc::SIGSEGV => "SIGSEGV",
-        libc::SIGSYS => "SIGSYS",
-        libc::SIGTERM => "SIGTERM",
-        libc::SIGTRAP => "SIGTRAP",
-        libc::SIGXCPU => "SIGXCPU",
-        _ => return None,
-    })
 }
 
 /// Runs in the child between fork and exec.

@@ -200,6 +200,19 @@ fn python_functions_are_found_and_called() {
 }
 
 #[test]
+fn workers_do_not_preempt_the_node() {
+    with_app(|app| async move {
+        app.deploy(&[("m.py", "def f(): return 1")]).await.unwrap();
+        for pid in app.pids() {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            // The 41st field, counted from behind the name: proc_pid_stat(5).
+            let policy = stat.rsplit(')').next().unwrap().split_whitespace().nth(38).unwrap().to_owned();
+            assert_eq!(policy, libc::SCHED_BATCH.to_string(), "{stat}");
+        }
+    });
+}
+
+#[test]
 fn python_death_fails_its_calls_only_and_a_new_worker_starts() {
     with_app(async |app| {
         app.deploy(&[PYTHON_APP]).await.unwrap();

@@ -133,6 +133,7 @@ fn prepare_child(parent: Pid, inherited: &[RawFd]) -> io::Result<()> {
     }
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none)?;
+    run_in_batches()?;
     for &fd in inherited {
         // SAFETY: the descriptor is open: `Process::start` holds it until after the fork.
         if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } == -1 {
@@ -140,4 +141,17 @@ fn prepare_child(parent: Pid, inherited: &[RawFd]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Lets a worker that is woken wait until the thread that woke it has used up its turn or sleeps: a
+/// gateway then gathers more calls before they are run, and user code never takes a core from the node
+/// just by waking up. `docs/adr/0013-workers-run-in-batches.md` has the figures.
+fn run_in_batches() -> io::Result<()> {
+    // SAFETY: a plain value; all of its fields may be zero.
+    let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a value on this stack, which the call only reads.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

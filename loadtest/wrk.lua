@@ -11,9 +11,9 @@ end
 function done(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format(
-    '{"duration_us":%d,"requests":%d,"p50_us":%d,"p99_us":%d,"max_us":%d,' ..
+    '{"duration_us":%d,"requests":%d,"p50_us":%d,"p99_us":%d,"p999_us":%d,"max_us":%d,' ..
     '"connect":%d,"read":%d,"write":%d,"timeout":%d,"status":%d}\n',
-    summary.duration, summary.requests, latency:percentile(50), latency:percentile(99), latency.max,
+    summary.duration, summary.requests, latency:percentile(50), latency:percentile(99), latency:percentile(99.9), latency.max,
     errors.connect, errors.read, errors.write, errors.timeout, errors.status
   ))
 end

@@ -59,14 +59,39 @@ def rss_bytes(root: int) -> int:
     return sum(process.rss_bytes for process in tree(root))
 
 
+def pss_bytes(root: int) -> int | None:
+    """Resident memory of the tree, shared pages divided among those that share them; None where the kernel hides it."""
+    total = 0
+    for process in tree(root):
+        try:
+            rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        except PermissionError:
+            return None
+        total += parse_pss(rollup)
+    return total
+
+
+def parse_pss(rollup: str) -> int:
+    """Reads the line `Pss:` of smaps_rollup."""
+    for line in rollup.splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def own_rss_bytes(pid: int) -> int:
     """Resident memory of this process alone."""
     return parse_stat(Path(f"/proc/{pid}/stat").read_text()).rss_bytes
 
 
 def machine_busy_seconds() -> float:
-    """CPU time all cores have spent on anything so far."""
-    user, nice, system, _idle, _iowait, irq, softirq, *_ = (
-        int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    )
-    return (user + nice + system + irq + softirq) / _TICK
+    """CPU time all cores have spent on anything so far, or that the host of a virtual machine took from them."""
+    return parse_busy(Path("/proc/stat").read_text()) / _TICK
+
+
+def parse_busy(stat: str) -> int:
+    """Ticks of the first line of /proc/stat that were not idle. Time of guests is in user and nice already."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(int, stat.split("\n", 1)[0].split()[1:])
+    return user + nice + system + irq + softirq + steal

@@ -17,10 +17,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import ROOT
+from . import ROOT, peers
 
 START_SECONDS = 180.0
 STOP_SECONDS = 20.0
+ANSWER_SECONDS = 30.0
+
+# What every server under comparison is called with, and what it answers.
+HALVES = ["hello ", "world"]
+MERGED = "hello world"
 
 
 @dataclass
@@ -64,11 +69,11 @@ def stop(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def binary() -> Path:
-    """The release build of fnmesh."""
-    path = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "fnmesh"
+def binary(name: str = "fnmesh") -> Path:
+    """A program of the release build."""
+    path = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / name
     if not path.exists():
-        raise SystemExit(f"{path} is missing; run: cargo build --release -p fnmesh -p fnmesh-python")
+        raise SystemExit(f"{path} is missing; run: cargo build --release -p fnmesh -p fnmesh-python -p fnmesh-openloop")
     return path
 
 
@@ -116,7 +121,7 @@ def _read_lines(process: subprocess.Popen, lines: queue.Queue) -> None:
 
 
 _NGINX = """\
-worker_processes 2;
+worker_processes {workers};
 daemon off;
 pid {prefix}/pid;
 error_log {prefix}/error.log warn;
@@ -133,7 +138,7 @@ http {{
     server {{
         listen 127.0.0.1:{port} reuseport;
         default_type application/json;
-        location / {{ return 200 '"Hello, world"'; }}
+        location / {{ return 200 '{answer}'; }}
     }}
 }}
 """
@@ -141,20 +146,41 @@ http {{
 
 @contextlib.contextmanager
 def nginx() -> Iterator[Server]:
-    """nginx with two workers that answers everything with one constant."""
+    """nginx with a worker per core that answers everything with one constant."""
     with tempfile.TemporaryDirectory(prefix="fnmesh-nginx-") as prefix:
         port = free_port()
-        Path(prefix, "nginx.conf").write_text(_NGINX.format(prefix=prefix, port=port))
+        config = _NGINX.format(prefix=prefix, port=port, workers=peers.cores(), answer=json.dumps(MERGED))
+        Path(prefix, "nginx.conf").write_text(config)
+        command = ["nginx", "-p", prefix, "-e", f"{prefix}/error.log", "-c", f"{prefix}/nginx.conf"]
+        with _serving(command, port) as server:
+            yield server
+
+
+@contextlib.contextmanager
+def peer(installed: peers.Installed) -> Iterator[Server]:
+    """A server of another kind that merges two strings at /, once it does so."""
+    port = free_port()
+    with _serving(installed.command(port), port, installed.home, installed.environment(port)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _serving(
+    command: Sequence[str], port: int, home: Path | None = None, environment: dict[str, str] | None = None
+) -> Iterator[Server]:
+    try:
         process = subprocess.Popen(
-            ["nginx", "-p", prefix, "-e", f"{prefix}/error.log", "-c", f"{prefix}/nginx.conf"],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
+            command, cwd=home, env=environment, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
-        try:
-            wait_until_listening(process, port)
-            yield Server(process, f"127.0.0.1:{port}")
-        finally:
-            stop(process)
+    except OSError as error:
+        raise peers.Missing(f"{command[0]} does not start: {error}") from None
+    try:
+        server = Server(process, f"127.0.0.1:{port}")
+        wait_until_merging(server)
+        yield server
+    finally:
+        stop(process)
 
 
 def free_port() -> int:
@@ -164,16 +190,25 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def wait_until_listening(process: subprocess.Popen, port: int) -> None:
-    """Returns once the port takes connections."""
-    deadline = time.monotonic() + 10.0
+def wait_until_merging(server: Server, path: str = "/") -> None:
+    """Returns once the server merges two strings as it should."""
+    deadline = time.monotonic() + ANSWER_SECONDS
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
-            return
-        except ConnectionRefusedError:
-            if process.poll() is not None:
-                raise SystemExit(f"the server ended with status {process.returncode}") from None
-            if time.monotonic() > deadline:
-                raise SystemExit("the server did not listen within 10 s") from None
-            time.sleep(0.01)
+            status, body = server.call(path, HALVES, timeout=ANSWER_SECONDS)
+        except (OSError, http.client.HTTPException) as error:
+            answer = error
+        else:
+            answer = f"status {status}: {body[:200]!r}"
+            with contextlib.suppress(ValueError):
+                if status == 200 and json.loads(body) == MERGED:
+                    return
+        if server.process.poll() is not None:
+            raise peers.Missing(f"it ended with status {server.process.returncode}: {_shown(server.process.args)}")
+        if time.monotonic() > deadline:
+            raise peers.Missing(f"no right answer within {ANSWER_SECONDS:.0f} s, the last was {answer}")
+        time.sleep(0.02)
+
+
+def _shown(command: Sequence[str | Path]) -> str:
+    return " ".join(str(part) for part in command)

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from . import LOADTEST, proc
 
 
+class Failed(SystemExit):
+    """wrk could not run; ends the program unless it is caught."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What wrk sends, again and again."""
@@ -26,13 +30,17 @@ class Run:
     seconds: float
     p50_us: int
     p99_us: int
+    p999_us: int
     max_us: int
+    # Without timeouts.
     socket_errors: int
+    timeouts: int
     status_errors: int
     # Of the server's process tree.
     cpu_seconds: float
     rss_bytes: int
-    # Of everything on the machine but this server and wrk, as a share of one core.
+    pss_bytes: int | None
+    # Of everything on the machine but this server and wrk, time stolen by the host included, as a share of one core.
     other_load: float
 
     @property
@@ -46,7 +54,7 @@ class Run:
 
     @property
     def errors(self) -> int:
-        return self.socket_errors + self.status_errors
+        return self.socket_errors + self.timeouts + self.status_errors
 
 
 def run(request: Request, pid: int, connections: int, seconds: int, threads: int = 2) -> Run:
@@ -58,11 +66,11 @@ def run(request: Request, pid: int, connections: int, seconds: int, threads: int
     finished = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds + 60)
     busy, server, own = proc.machine_busy_seconds() - busy, proc.cpu_seconds(pid) - server, _children_seconds() - own
     if finished.returncode:
-        raise SystemExit(f"wrk ended with status {finished.returncode}: {finished.stderr or finished.stdout}")
-    return parse(finished.stdout, server, proc.rss_bytes(pid), busy - server - own)
+        raise Failed(f"wrk ended with status {finished.returncode}: {finished.stderr or finished.stdout}")
+    return parse(finished.stdout, server, (proc.rss_bytes(pid), proc.pss_bytes(pid)), busy - server - own)
 
 
-def parse(output: str, cpu_seconds: float, rss_bytes: int, other_seconds: float) -> Run:
+def parse(output: str, cpu_seconds: float, memory: tuple[int, int | None], other_seconds: float) -> Run:
     """Reads the line that wrk.lua prints last."""
     line = json.loads(output.rstrip().rsplit("\n", 1)[-1])
     seconds = line["duration_us"] / 1e6
@@ -71,11 +79,14 @@ def parse(output: str, cpu_seconds: float, rss_bytes: int, other_seconds: float)
         seconds=seconds,
         p50_us=line["p50_us"],
         p99_us=line["p99_us"],
+        p999_us=line["p999_us"],
         max_us=line["max_us"],
-        socket_errors=line["connect"] + line["read"] + line["write"] + line["timeout"],
+        socket_errors=line["connect"] + line["read"] + line["write"],
+        timeouts=line["timeout"],
         status_errors=line["status"],
         cpu_seconds=cpu_seconds,
-        rss_bytes=rss_bytes,
+        rss_bytes=memory[0],
+        pss_bytes=memory[1],
         other_load=max(other_seconds, 0.0) / seconds,
     )
 

@@ -1,0 +1,1 @@
+require('./app').listen(Number(process.env.PORT), '127.0.0.1');

@@ -1,0 +1,1 @@
+exports.merge = (a, b) => a + b;

@@ -1,0 +1,2 @@
+def merge(a: str, b: str) -> str:
+    return a + b

@@ -1,0 +1,6 @@
+export default {
+  async fetch(request) {
+    const [a, b] = await request.json();
+    return Response.json(a + b);
+  },
+};

@@ -60,9 +60,9 @@ test-node: setup
 test-scripts: setup
 	scripts/check
 
-bench: ## compare with nginx, write loadtest/RESULTS.md (options in BENCH)
+bench: ## compare with other servers, write loadtest/RESULTS.md (options in BENCH, such as --quick)
 	@scripts/setup bench
-	cargo build --release -p fnmesh -p fnmesh-python
+	cargo build --release -p fnmesh -p fnmesh-python -p fnmesh-openloop
 	loadtest/bench --write $(BENCH)
 
 fuzz: ## fuzz the frame codec for FUZZ_SECONDS

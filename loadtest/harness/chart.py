@@ -6,20 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-ROW, BAR, LEFT, WIDTH, RIGHT = 24, 14, 190, 420, 190
+ROW, BAR, LEFT, WIDTH, RIGHT = 24, 14, 230, 400, 210
 STYLE = """\
     text { font: 13px system-ui, sans-serif; fill: #1f2328 }
     .title { font-weight: 600 }
     .note { fill: #59636e; font-size: 12px }
     .bar { fill: #8c959f }
     .ours { fill: #0969da }
-    .rule { stroke: #d1d9e0 }
     @media (prefers-color-scheme: dark) {
       text { fill: #e6edf3 }
       .note { fill: #9198a1 }
       .bar { fill: #6e7681 }
       .ours { fill: #4493f8 }
-      .rule { stroke: #3d444d }
     }"""
 
 
@@ -45,8 +43,6 @@ def draw(title: str, note: str, bars: Sequence[Bar]) -> str:
         f'  <text class="title" x="12" y="22">{escape(title)}</text>',
         f'  <text class="note" x="12" y="41">{escape(note)}</text>',
     ]
-    one = LEFT + WIDTH / full
-    lines.append(f'  <line class="rule" x1="{one:.1f}" y1="50" x2="{one:.1f}" y2="{height - 10}"/>')
     for number, bar in enumerate(rows):
         lines += _row(bar, 54 + ROW * number, WIDTH * bar.length / full)
     return "\n".join([*lines, "</svg>"]) + "\n"

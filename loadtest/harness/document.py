@@ -68,7 +68,7 @@ def draw(results: Results) -> str:
         shares = report.ratios(rounds, results.main.get(BASELINE))
         speed = median(run.per_second for run in rounds)
         cpu = median(run.cpu_us for run in rounds)
-        label = f"{report.ratio(shares)}   {speed:,.0f}/s   {cpu:,.0f} µs CPU"
+        label = f"{report.ratio(shares)} · {speed:,.0f}/s · {cpu:,.0f} µs"
         rows.append(chart.Bar(name, median(shares) if shares else 0.0, label, name in bars.OURS))
     note = "of nginx answering a constant, 64 connections; requests/s and CPU time per request beside"
     return chart.draw("A merge of two strings over HTTP: requests per second", note, rows)
@@ -87,7 +87,7 @@ def render(results: Results) -> str:
         listed(results.servers),
     ]
     if results.missing:
-        parts += ["Not in the tables, because they could not be installed or started here:", listed(results.missing)]
+        parts += ["Not in the tables, or not in all of them, because they could not be installed, started or loaded here:", listed(results.missing)]
     parts += ["## Closed loop", _CLOSED]
     for connections, runs in results.closed.items():
         parts += [f"### {connections} connection{'s' if connections > 1 else ''}"]

@@ -1,16 +1,21 @@
+import contextlib
+import json
 import os
 import subprocess
 import sys
+import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
+from xml.etree import ElementTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from harness import proc, report, servers, wrk
+from harness import bars, chart, document, openloop, outcome, peers, proc, report, servers, wrk
 
 
 def run(requests: int, other_load: float = 0.0, errors: int = 0) -> wrk.Run:
-    return wrk.Run(requests, 2.0, 500, 900, 1000, errors, 0, 0.1, 2**20, other_load)
+    return wrk.Run(requests, 2.0, 500, 900, 950, 1000, errors, 0, 0, 0.1, 2**20, 2**19, other_load)
 
 
 class Proc(unittest.TestCase):
@@ -34,6 +39,14 @@ class Proc(unittest.TestCase):
             self.assertNotIn(os.getpid(), {process.pid for process in proc.tree(child)})
             parent.stdin.close()
 
+    def test_shared_pages_are_divided(self):
+        self.assertEqual(proc.parse_pss("Rss:  900 kB\nPss:                 512 kB\nPss_Anon: 3 kB\n"), 512 * 1024)
+        self.assertEqual(proc.parse_pss(""), 0, "a zombie has no memory")
+        self.assertLessEqual(proc.pss_bytes(os.getpid()), proc.rss_bytes(os.getpid()) + 2**20)
+
+    def test_stolen_time_counts_as_busy(self):
+        self.assertEqual(proc.parse_busy("cpu  1 2 4 1000 1000 8 16 32 64 128\ncpu0 1 1 1 1\n"), 63)
+
     def test_cpu_time_of_ended_children_stays(self):
         before = proc.cpu_seconds(os.getpid())
         subprocess.run([sys.executable, "-c", "sum(range(10_000_000))"], check=True)
@@ -42,14 +55,15 @@ class Proc(unittest.TestCase):
 
 class Wrk(unittest.TestCase):
     LINE = (
-        '{"duration_us":2000000,"requests":1000,"p50_us":500,"p99_us":900,"max_us":1000,'
+        '{"duration_us":2000000,"requests":1000,"p50_us":500,"p99_us":900,"p999_us":950,"max_us":1000,'
         '"connect":1,"read":2,"write":3,"timeout":4,"status":5}'
     )
 
     def test_reads_the_last_line(self):
-        parsed = wrk.parse(f"Running 2s test\n  1000 requests\n{self.LINE}\n", 0.25, 2**20, 0.5)
+        parsed = wrk.parse(f"Running 2s test\n  1000 requests\n{self.LINE}\n", 0.25, (2**20, None), 0.5)
         self.assertEqual((parsed.per_second, parsed.cpu_us), (500.0, 250.0))
-        self.assertEqual((parsed.socket_errors, parsed.status_errors, parsed.errors), (10, 5, 15))
+        self.assertEqual((parsed.socket_errors, parsed.timeouts, parsed.status_errors, parsed.errors), (6, 4, 5, 15))
+        self.assertEqual((parsed.p999_us, parsed.rss_bytes, parsed.pss_bytes), (950, 2**20, None))
         self.assertEqual(parsed.other_load, 0.25)
 
 
@@ -62,15 +76,217 @@ class Report(unittest.TestCase):
         text = report.comparison({"nginx": [run(100)], "python": [run(80, errors=2)]}, "nginx")
         head, rule, nginx, python = text.split("\n")
         self.assertEqual(len({len(line) for line in (head, rule, nginx, python)}), 1, "columns line up")
-        self.assertEqual([cell.strip() for cell in python.split("|")][1:5], ["python", "40", "0.80", "0.80"])
-        self.assertEqual(python.split("|")[7].strip(), "2")
+        self.assertEqual([cell.strip() for cell in python.split("|")][1:5], ["python", "40", "40 - 40", "0.80"])
+        self.assertEqual(python.split("|")[9].strip(), "2")
+
+    def test_small_ratios_and_long_times_stay_legible(self):
+        self.assertEqual([report.shown(0.0213), report.shown(0.82)], ["0.021", "0.82"])
+        self.assertEqual([report.milliseconds(1234), report.milliseconds(1_234_000)], ["1.23", "1,234"])
+        self.assertEqual([report.mebibytes(3 * 2**20), report.mebibytes(None)], ["3", "-"])
+
+    def test_versions_lose_the_name_of_the_program(self):
+        self.assertEqual(report.version("echo", "nginx version: nginx/1.22.1"), "1.22.1")
+        self.assertEqual(report.version("echo", "Python 3.11.7"), "3.11.7")
+        self.assertEqual(report.version("no-such-program"), "")
 
     def test_loud_rounds_are_named(self):
         self.assertIn("python round 2", report.noise({"python": [run(1), run(1, other_load=0.5)]}))
         self.assertNotIn("round", report.noise({"python": [run(1)]}))
 
 
+def open_run(**changes) -> openloop.Run:
+    line = {name: 0 for name in ("scheduled", "sent", "answered", "refused", "failed", "errors", "timeouts", "unanswered")}
+    times = {"p50": 1000, "p90": 2000, "p99": 3000, "p999": 4000, "max": 5000}
+    line |= {f"{name}_us": times for name in ("latency", "service", "refused_service", "lag")}
+    line |= {"answered_per_second": [100, 80], "refused_per_second": [0, 10], **changes}
+    return openloop.parse(json.dumps(line), openloop.Load(rate=100, seconds=2, connections=4))
+
+
+class OpenLoop(unittest.TestCase):
+    def test_goodput_is_what_was_answered_in_time(self):
+        run = open_run(answered=250, sent=300, failed=1, errors=2, timeouts=4)
+        self.assertEqual((run.goodput, run.offered, run.bad), (90.0, 150.0, 7))
+
+    def test_a_row_per_server(self):
+        row = report.open_loads({"deno": open_run(unanswered=3)}).split("\n")[2]
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        self.assertEqual(cells, ["deno", "100", "90", "1.00", "2.00", "3.00", "4.00", "5.00", "0", "0", "3", "3.00"])
+
+
+def overloaded(function: str = "sleep", **changes) -> outcome.Outcome:
+    """A peak of 100/s to which 1,000/s were offered for 2 s, and all of which was answered."""
+    quick = {"p50": 100, "p90": 200, "p99": 300, "p999": 400, "max": 9000}
+    line = {"sent": 2000, "answered": 200, "answered_per_second": [100, 100], "refused": 1800, "refused_service_us": quick}
+    figures = {"overload": open_run(**line), "after": open_run(answered_per_second=[50, 94, 95, 20]),
+               "rss_before": 0, "rss_most": 2**20, "rss_after": 0}
+    run = {name: changes.pop(name) for name in list(changes) if name not in figures}
+    return outcome.Outcome(function, 100.0, **{**figures, "overload": open_run(**{**line, **run}), **changes})
+
+
+class Overload(unittest.TestCase):
+    def test_nothing_is_wrong_when_all_bars_are_met(self):
+        result = overloaded()
+        self.assertEqual((result.factor, result.goodput, result.recovery_seconds, result.failures), (10.0, 1.0, 3, []))
+
+    def test_each_bar_can_be_missed(self):
+        slow = {"p50": 100, "p90": 200, "p99": 20000, "p999": 20000, "max": 20000}
+        for changes, said in [
+            ({"sent": 1800}, "only 9.0 times the peak"),
+            ({"answered_per_second": [89, 89]}, "89% of the peak was answered, at least 90%"),
+            ({"refused": 0}, "nothing was refused"),
+            ({"refused_service_us": slow}, "20.00 ms (p99), over 10.00 ms"),
+            ({"failed": 1, "errors": 2}, "1 other statuses, 2 broken"),
+            ({"rss_most": 65 * 2**20}, "grew by 65 MiB, over 64 MiB"),
+            ({"after": open_run(answered_per_second=[94, 90])}, "at most 94% of the peak"),
+        ]:
+            with self.subTest(said):
+                self.assertIn(said, "\n".join(overloaded(**changes).failures))
+
+    def test_the_slowest_refusal_is_known_up_to_the_delay_of_the_generator(self):
+        self.assertEqual(overloaded().overload.lag.max, 5000)
+        for slowest, failures in [(14_999, 0), (15_001, 1)]:
+            times = {"p50": 100, "p90": 200, "p99": 300, "p999": 400, "max": slowest}
+            self.assertEqual(len(overloaded(refused_service_us=times).failures), failures, slowest)
+
+    def test_what_could_not_be_offered_is_not_judged_by_refusals(self):
+        crowded = {"sent": 400, "answered_per_second": [60, 60], "refused": 0}
+        self.assertEqual(overloaded("fast", **crowded).failures, [])
+        self.assertIn("at least 50%", overloaded("fast", **{**crowded, "answered_per_second": [40, 40]}).failures[0])
+        self.assertIn("at least 90%", overloaded("fast", answered_per_second=[60, 60]).failures[0])
+
+    def test_prints_and_stores_all_of_it(self):
+        result = overloaded()
+        self.assertEqual(len(outcome.render([result]).split("\n")), 3)
+        self.assertEqual(json.loads(json.dumps(result.as_json()))["overload"]["load"]["connections"], 4)
+
+
+class Bars(unittest.TestCase):
+    def test_ratios_are_medians_over_rounds(self):
+        runs = {"fnmesh-python": [run(80), run(90), run(10)], "nginx": [run(100)] * 3}
+        bar = bars.at_least(runs, "fnmesh-python", "nginx", 0.82)
+        self.assertEqual((bar.measured, bar.met), (0.8, False))
+        self.assertTrue(bars.at_least(runs, "fnmesh-python", "nginx", 0.8).met)
+
+    def test_what_was_not_run_is_neither_met_nor_missed(self):
+        self.assertEqual({bar.met for bar in bars.all_bars({})}, {None})
+        self.assertIn("not measured", bars.at_least({}, "fnmesh-node", "deno", 1.0).row)
+
+    def test_a_cost_may_not_be_over_its_limit(self):
+        runs = {"fnmesh-node": [run(50)], "nginx": [run(100)]}
+        self.assertEqual(bars.at_most(runs, "fnmesh-node", "nginx", 1.9, "CPU", lambda run: run.cpu_us).met, False)
+        self.assertEqual(bars.at_most(runs, "fnmesh-node", "nginx", 2.1, "CPU", lambda run: run.cpu_us).met, True)
+
+    def test_one_error_misses(self):
+        self.assertFalse(bars.without_errors({"fnmesh-node": [run(1), run(1, errors=1)]}, "fnmesh-node").met)
+
+
+class Document(unittest.TestCase):
+    def results(self) -> document.Results:
+        closed = {count: {"nginx": [run(100)], "fnmesh-python": [run(80)]} for count in (1, 64)}
+        opened = {0.3: {"nginx": open_run(), "fnmesh-python": open_run()}}
+        return document.Results("make bench", {"kernel": "6.1"}, {"nginx": "1.22"}, {"deno": "no network"}, closed, opened)
+
+    def test_says_all_that_was_measured_and_what_was_not(self):
+        text = document.render(self.results())
+        for part in ("### 1 connection\n", "### 64 connections", "### 30% of", "deno: no network", "kernel: 6.1", "**no**"):
+            self.assertIn(part, text)
+        self.assertEqual(text.count("| fnmesh-python |"), 3)
+
+    def test_readme_keeps_all_but_its_table(self):
+        text = "a\n<!-- bench: begin; by x -->\nold\n<!-- bench: end -->\nz\n"
+        self.assertEqual(document.with_table(text, "new"), text.replace("old", "new"))
+        with self.assertRaises(SystemExit):
+            document.with_table("no marks", "new")
+
+    def test_this_readme_has_the_marks(self):
+        self.assertIn("| new |", document.with_table((document.ROOT / "README.md").read_text(), "| new |"))
+
+    def test_chart_is_xml_with_the_longest_bar_first(self):
+        image = ElementTree.fromstring(document.draw(self.results()))
+        texts = [element.text for element in image.iter("{http://www.w3.org/2000/svg}text")]
+        self.assertLess(texts.index("nginx"), texts.index("fnmesh-python"))
+        rows = chart.draw("<&>", "", [chart.Bar("a", 0.5, "", False), chart.Bar("b", 2.0, "", True)])
+        bars_drawn = ElementTree.fromstring(rows).iter("{http://www.w3.org/2000/svg}rect")
+        self.assertEqual([float(bar.get("width")) for bar in bars_drawn], [chart.WIDTH, chart.WIDTH / 4])
+
+
+class Peers(unittest.TestCase):
+    def test_every_folder_is_used_and_every_version_exact(self):
+        folders = {path.name for path in peers.SOURCES.iterdir()}
+        self.assertEqual(folders, {peer.folder for peer in peers.PEERS.values()} | set(bars.OURS))
+        for name, peer in peers.PEERS.items():
+            if peer.package:
+                version = peers.versions(peers.SOURCES / peer.folder)[peer.package.lower()]
+                self.assertRegex(version, r"^\d+(\.\d+)+$", name)
+
+    def test_locks_name_no_registry(self):
+        for lock in peers.SOURCES.glob("*/package-lock.json"):
+            self.assertNotIn('"resolved"', lock.read_text(), lock)
+
+    def test_installs_once_and_again_after_a_change(self):
+        with self.folders({"server.js": "1"}) as (source, cache):
+            first = peers.install(peers.Peer("one", (), "")).home
+            (first / "mark").touch()
+            self.assertEqual(peers.install(peers.Peer("one", (), "")).home, first)
+            self.assertTrue((first / "mark").exists())
+            (source / "server.js").write_text("2")
+            second = peers.install(peers.Peer("one", (), "")).home
+            self.assertEqual([path.name for path in cache.iterdir()], [second.name])
+            self.assertEqual((second / "server.js").read_text(), "2")
+
+    def test_what_cannot_be_installed_says_why_and_is_tried_again(self):
+        with self.folders({"package.json": "this is no JSON"}) as (_, cache):
+            for _ in range(2):
+                with self.assertRaisesRegex(peers.Missing, "npm install.*ended with status"):
+                    peers.install(peers.Peer("one", (), ""))
+            self.assertEqual([path.name for path in cache.iterdir()], ["unfinished-one"])
+
+    def test_takes_the_program_that_runs(self):
+        with tempfile.TemporaryDirectory() as directory:
+            home = Path(directory)
+            for name, text in [("a-musl", "#!/no/such/interpreter\n"), ("b-glibc", "#!/bin/sh\n")]:
+                (home / name).mkdir()
+                (home / name / "tool").write_text(text)
+                (home / name / "tool").chmod(0o755)
+            self.assertEqual(peers.binary(home, f"{home}/*/tool"), str(home / "b-glibc/tool"))
+            with self.assertRaisesRegex(peers.Missing, "no program other"):
+                peers.binary(home, f"{home}/*/other")
+
+    def test_command_and_environment_are_filled_in(self):
+        peer = peers.Peer("x", ("{python}", "--port", "{port}"), "", "", {"WORKERS": "{cores}"})
+        installed = peers.Installed(peer, Path("/h"))
+        self.assertEqual(installed.command(80), ["/h/venv/bin/python", "--port", "80"])
+        environment = installed.environment(80)
+        self.assertEqual((environment["PORT"], environment["WORKERS"]), ("80", str(peers.cores())))
+
+    @contextlib.contextmanager
+    def folders(self, files: dict[str, str]):
+        with tempfile.TemporaryDirectory() as directory:
+            sources, cache = Path(directory, "peers"), Path(directory, "cache")
+            (sources / "one").mkdir(parents=True)
+            for name, text in files.items():
+                (sources / "one" / name).write_text(text)
+            with mock.patch.object(peers, "SOURCES", sources), mock.patch.object(peers, "CACHE", cache):
+                yield sources / "one", cache
+
+
 class Servers(unittest.TestCase):
+    def test_a_server_that_ends_is_missing_with_the_reason(self):
+        peer = peers.Peer("x", ("sh", "-c", "exit 7"), "")
+        with self.assertRaisesRegex(peers.Missing, "ended with status 7: sh -c exit 7"):
+            with servers.peer(peers.Installed(peer, Path("/"))):
+                self.fail("it does not serve")
+
+    def test_a_program_that_is_not_there_is_missing(self):
+        with self.assertRaisesRegex(peers.Missing, "no-such-program"):
+            with servers.peer(peers.Installed(peers.Peer("x", ("no-such-program",), ""), Path("/"))):
+                self.fail("it does not serve")
+
+    def test_a_peer_is_up_once_it_merges(self):
+        installed = peers.Installed(peers.PEERS["node-http"], peers.SOURCES / "node-http")
+        with servers.peer(installed) as server:
+            self.assertEqual(server.call("/", ["a", "b"]), (200, b'"ab"'))
+
     def test_stop_ends_the_whole_session(self):
         script = "trap '' TERM; cat & echo $!; wait; wait"
         server = subprocess.Popen(

@@ -11,7 +11,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Config, http1::Upload, refusal::Refusal, stream::StreamBody};
+use crate::{Config, guard::Lease, http1::Upload, refusal::Refusal, rejection::Rejection, stream::StreamBody};
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -89,23 +89,23 @@ impl Body<'_> {
         if announced > config.max_body_bytes as u64 { Err(too_large(config)) } else { Ok(()) }
     }
 
-    /// Reads it, if its announced length is allowed.
-    pub(crate) async fn read(self, config: &Config) -> Result<Bytes, Refusal> {
+    /// Reads it, if its announced length is allowed. The lease grows with it.
+    pub(crate) async fn read(self, config: &Config, lease: &mut Lease) -> Result<Bytes, Rejection> {
         self.check_length(config)?;
-        self.collect(config).await
+        self.collect(config, lease).await
     }
 
-    /// Reads all of it.
-    pub(crate) async fn collect(self, config: &Config) -> Result<Bytes, Refusal> {
+    /// Reads all of it. The lease grows with it.
+    pub(crate) async fn collect(self, config: &Config, lease: &mut Lease) -> Result<Bytes, Rejection> {
         match self {
-            Self::Http1(upload) => upload.collect(config).await,
-            Self::Http2(incoming) => Box::pin(collect(incoming, config)).await,
+            Self::Http1(upload) => upload.collect(config, lease).await,
+            Self::Http2(incoming) => Box::pin(collect(incoming, config, lease)).await,
         }
     }
 }
 
 /// Reads a whole body of HTTP/2; without a copy where it comes in one piece.
-async fn collect(mut body: Incoming, config: &Config) -> Result<Bytes, Refusal> {
+async fn collect(mut body: Incoming, config: &Config, lease: &mut Lease) -> Result<Bytes, Rejection> {
     let end = Instant::now() + config.upload_timeout;
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
@@ -116,8 +116,9 @@ async fn collect(mut body: Incoming, config: &Config) -> Result<Bytes, Refusal> 
         let data = frame.map_err(|error| Refusal::malformed(format!("the request body broke off: {error}")))?;
         let Ok(data) = data.into_data() else { continue };
         if data.len() > config.max_body_bytes - all.len().max(first.len()) {
-            return Err(too_large(config));
+            return Err(too_large(config).into());
         }
+        lease.grow(all.len().max(first.len()) + data.len())?;
         if first.is_empty() && all.is_empty() {
             first = data;
             continue;

@@ -129,7 +129,10 @@ impl<I: Invoke> Exchange<'_, I> {
         hints: Hints<'_>,
         started: Instant,
     ) -> Result<Reply, Rejection> {
-        let body = body.collect(self.thread.config()).await?;
+        let memory = &self.thread.shared.memory;
+        memory.check()?;
+        let mut lease = memory.lease();
+        let body = body.collect(self.thread.config(), &mut lease).await?;
         let (payload, request) = if function.signature.takes_request {
             (Payload::bytes(body), Some(Box::new(self.head.to_owned(rest))))
         } else {

@@ -11,6 +11,12 @@ pub struct Config {
     pub address: SocketAddr,
     /// Threads, each with its own listener and runtime. Default: one per available core.
     pub threads: NonZeroUsize,
+    /// Open connections. A further 64 may ask for the node's state and are refused calls; those beyond are
+    /// closed. From 7/8 of it on, idle connections are closed after a second. Default 8,192.
+    pub max_connections: NonZeroUsize,
+    /// Bytes of bodies over 64 KiB that may be held: requests that come or run, and answers that clients have
+    /// yet to take. While it is more, calls are refused with 503. Default 512 MiB.
+    pub max_held_bytes: usize,
     /// Largest request body, in bytes. Default 6 MiB.
     pub max_body_bytes: usize,
     /// Largest request line with all headers, in bytes; more than 60 KiB counts as 60 KiB. Default 16 KiB.
@@ -22,7 +28,7 @@ pub struct Config {
     pub body_timeout: Duration,
     /// How long a request body may take in all. Default 5 min.
     pub upload_timeout: Duration,
-    /// How long a client may refuse to take more of an answer. Default 30 s.
+    /// How long a client may take for the next 64 KiB of an answer, or what is left of it. Default 30 s.
     pub write_timeout: Duration,
     /// How long a connection may wait for its next request. Default 75 s.
     pub idle_timeout: Duration,
@@ -44,6 +50,8 @@ impl Default for Config {
         Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            max_connections: NonZeroUsize::new(8192).expect("it is not 0"),
+            max_held_bytes: 512 * 1024 * 1024,
             max_body_bytes: 6 * 1024 * 1024,
             max_head_bytes: 16 * 1024,
             header_timeout: Duration::from_secs(10),

@@ -18,6 +18,11 @@ use crate::{Config, hub::Hub};
 /// of an idle HTTP/2 connection to end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How long a connection may be idle while there are hardly any left.
+const SCARCE_IDLE: Duration = Duration::from_secs(1);
+/// What a client must take of an answer to be given more time.
+const PROGRESS_BYTES: usize = 64 * 1024;
+
 /// What the transport, the service and the time limits of one connection share.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -27,8 +32,12 @@ pub(crate) struct Connection {
     pub(crate) head_since: Cell<Option<Instant>>,
     /// Set when that took too long.
     pub(crate) head_late: Cell<bool>,
-    /// Since when the client takes nothing of what we write.
+    /// Since when the client has not taken all there was to write, nor [`PROGRESS_BYTES`] of it.
     write_blocked: Cell<Option<Instant>>,
+    /// Bytes it took since then.
+    taken: Cell<usize>,
+    /// Whether it may only ask for the node's state.
+    pub(crate) control_only: Cell<bool>,
     /// Since when we wait for the client to close.
     pub(crate) farewell: Cell<Option<Instant>>,
     /// Whether the last request was HTTP/1.0, whose streamed answers end with the connection.
@@ -59,6 +68,8 @@ impl Connection {
             head_since: Cell::default(),
             head_late: Cell::default(),
             write_blocked: Cell::default(),
+            taken: Cell::default(),
+            control_only: Cell::default(),
             farewell: Cell::default(),
             http10: Cell::default(),
             reset: Cell::default(),
@@ -73,17 +84,22 @@ impl Connection {
         self.quiet_since.get()
     }
 
-    /// Notes how a write went.
-    pub(crate) fn wrote(&self, written: &Poll<io::Result<usize>>) {
-        let blocked = &self.write_blocked;
+    /// Notes how a write of `most` bytes went.
+    pub(crate) fn wrote(&self, most: usize, written: &Poll<io::Result<usize>>) {
         match written {
-            Poll::Pending if blocked.get().is_none() => blocked.set(Some(Instant::now())),
-            Poll::Pending => {}
-            Poll::Ready(_) => blocked.set(None),
+            Poll::Pending if self.write_blocked.get().is_none() => self.write_blocked.set(Some(Instant::now())),
+            Poll::Ready(Ok(count)) if self.write_blocked.get().is_some() => {
+                self.taken.set(self.taken.get() + count);
+                if *count == most || self.taken.get() >= PROGRESS_BYTES {
+                    self.write_blocked.set(None);
+                    self.taken.set(0);
+                }
+            }
+            _ => {}
         }
     }
 
-    fn next_expiry(&self, config: &Config) -> Option<(Instant, Expiry)> {
+    fn next_expiry(&self, config: &Config, scarce: bool) -> Option<(Instant, Expiry)> {
         if let Some(since) = self.write_blocked.get() {
             return Some((since + config.write_timeout, Expiry::Stuck));
         }
@@ -98,6 +114,7 @@ impl Connection {
             // A head that came behind another request waits for that one.
             Some(since) if self.head_late.get() => (since, Expiry::Stuck),
             Some(since) => (since.max(quiet) + config.header_timeout, Expiry::LateHead),
+            None if self.served.get() && scarce => (quiet + config.idle_timeout.min(SCARCE_IDLE), Expiry::Idle),
             None if self.served.get() => (quiet + config.idle_timeout, Expiry::Idle),
             None => (quiet + config.header_timeout, Expiry::Idle),
         })
@@ -162,7 +179,7 @@ pub(crate) async fn run<P: Future>(
                 shut_down(protocol.as_mut());
                 continue;
             }
-            match poll_expiry(connection, config, timer.as_mut(), &mut armed, cx) {
+            match poll_expiry(|| connection.next_expiry(config, hub.is_scarce()), timer.as_mut(), &mut armed, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Expiry::LateHead) => connection.head_late.set(true),
                 Poll::Ready(Expiry::Idle) if !closing => {
@@ -178,14 +195,13 @@ pub(crate) async fn run<P: Future>(
 }
 
 fn poll_expiry(
-    connection: &Connection,
-    config: &Config,
+    next: impl Fn() -> Option<(Instant, Expiry)>,
     mut timer: Pin<&mut Sleep>,
     armed: &mut bool,
     cx: &mut Context<'_>,
 ) -> Poll<Expiry> {
     loop {
-        let Some((at, expiry)) = connection.next_expiry(config) else { return Poll::Pending };
+        let Some((at, expiry)) = next() else { return Poll::Pending };
         // A timer that is set too early stays so: it is cheaper to let it fire for nothing than to
         // set it for each request.
         if at < timer.deadline().into_std() || timer.is_elapsed() {
@@ -203,5 +219,27 @@ fn poll_expiry(
         if timer.deadline().into_std() == at {
             return Poll::Ready(expiry);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_blocked_after(counts: &[usize]) -> bool {
+        let connection = Connection::new();
+        connection.wrote(1_000_000, &Poll::Pending);
+        for &count in counts {
+            connection.wrote(1_000_000, &Poll::Ready(Ok(count)));
+        }
+        connection.write_blocked.get().is_some()
+    }
+
+    #[test]
+    fn clients_that_take_crumbs_are_blocked() {
+        assert!(is_blocked_after(&[1, 1, PROGRESS_BYTES - 3]));
+        assert!(!is_blocked_after(&[1, 1, PROGRESS_BYTES - 2]));
+        assert!(!is_blocked_after(&[1_000_000]));
+        assert!(is_blocked_after(&[]));
     }
 }

@@ -99,7 +99,7 @@ impl Write for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
-        this.connection.wrote(&written);
+        this.connection.wrote(bytes.len(), &written);
         written
     }
 

@@ -12,6 +12,7 @@ use slab::Slab;
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     draining: Cell<bool>,
+    scarce: Cell<bool>,
     wakers: RefCell<Slab<Waker>>,
 }
 
@@ -23,6 +24,23 @@ impl Hub {
     /// Asks all connections to end.
     pub(crate) fn drain(&self) {
         self.draining.set(true);
+        self.wake_all();
+    }
+
+    /// Whether idle connections should make room for others.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.scarce.get()
+    }
+
+    /// Says whether there are hardly any connections left.
+    pub(crate) fn set_scarce(&self, scarce: bool) {
+        // Those that wait know only the time they had been given.
+        if !self.scarce.replace(scarce) && scarce {
+            self.wake_all();
+        }
+    }
+
+    fn wake_all(&self) {
         self.wakers.borrow().iter().for_each(|(_, waker)| waker.wake_by_ref());
     }
 

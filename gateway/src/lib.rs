@@ -23,6 +23,7 @@ mod control;
 mod cors;
 #[doc(hidden)]
 pub mod fuzz;
+mod guard;
 mod headers;
 mod http1;
 mod http2;

@@ -47,9 +47,10 @@ pub(crate) async fn answer<I: Invoke>(
         let refusal = Refusal::method(format!("/rpc takes POST, not {}", head.method), METHODS);
         return respond::rejection(&refusal.into(), None);
     }
-    match body.read(thread.config()).await {
+    let mut lease = thread.shared.memory.lease();
+    match body.read(thread.config(), &mut lease).await {
         Ok(body) => run(thread, hints, &body).await,
-        Err(refusal) => respond::rejection(&refusal.into(), None),
+        Err(rejection) => respond::rejection(&rejection, None),
     }
 }
 

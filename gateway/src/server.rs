@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, Control,
+    guard::{Connections, Memory},
     metrics::Counters,
     thread::{Shared, Thread},
 };
@@ -64,6 +65,8 @@ impl Server {
         let origin = config.cors_origin.as_deref().map(HeaderValue::from_str).transpose();
         let shared = Arc::new(Shared {
             cors_origin: origin.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?,
+            connections: Arc::new(Connections::new(config.max_connections.get())),
+            memory: Arc::new(Memory::new(config.max_held_bytes)),
             config,
             control,
             started: Instant::now(),

@@ -41,9 +41,18 @@ pub(crate) async fn answer<I: Invoke>(
 ) -> Response {
     let seen = Seen::of(head);
     let busy = Busy::new(Rc::clone(connection));
-    let mut response = route(thread, head, body, busy).await;
+    let mut response = match Route::of(head.path) {
+        Ok(Route::Control(path)) => control::answer(thread, head, path),
+        _ if connection.control_only.get() => {
+            Response { close: true, ..respond::rejection(&thread.shared.connections.refusal().into(), None) }
+        }
+        route => follow(thread, head, route, body, busy).await,
+    };
     if head.method == Method::HEAD {
         response.drop_body();
+    }
+    if let Answer::Full(body) = &mut response.body {
+        *body = thread.shared.memory.lease().hold(std::mem::take(body));
     }
     thread.counters().answered(response.status);
     if let Some(seen) = seen {
@@ -52,11 +61,13 @@ pub(crate) async fn answer<I: Invoke>(
     response
 }
 
-async fn route<I: Invoke>(thread: &Rc<Thread<I>>, head: &Head<'_>, body: Body<'_>, busy: Busy) -> Response {
-    let route = match Route::of(head.path) {
-        Ok(Route::Control(path)) => return control::answer(thread, head, path),
-        route => route,
-    };
+async fn follow<I: Invoke>(
+    thread: &Rc<Thread<I>>,
+    head: &Head<'_>,
+    route: Result<Route<'_>, Refusal>,
+    body: Body<'_>,
+    busy: Busy,
+) -> Response {
     let hints = Hints::of(head);
     let origin = thread.cors_origin().filter(|_| hints.has_origin);
     let mut response = match route {
@@ -66,7 +77,7 @@ async fn route<I: Invoke>(thread: &Rc<Thread<I>>, head: &Head<'_>, body: Body<'_
         Ok(Route::Rpc) => Box::pin(rpc::answer(thread, head, &hints, body)).await,
         Ok(Route::App(app)) => read(head, || control::functions(thread, &app)),
         Ok(Route::Home) => read(head, || control::greeting(thread)),
-        Ok(Route::Control(_)) => respond::empty(StatusCode::NOT_FOUND),
+        Ok(Route::Control(path)) => control::answer(thread, head, path),
         Err(refusal) => respond::rejection(&refusal.into(), None),
     };
     if let Some(origin) = origin {

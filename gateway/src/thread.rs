@@ -24,6 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Config, Control,
     connection::{self, Connection},
+    guard::{Admission, Connections, Memory},
     http1::{self, Buffers, Wire},
     http2,
     hub::Hub,
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) cors_origin: Option<HeaderValue>,
     pub(crate) control: Arc<dyn Control>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) started: Instant,
     pub(crate) draining: AtomicBool,
     /// One for each thread, so that counting needs no shared cache line.
@@ -140,20 +143,28 @@ impl<I: Invoke> Thread<I> {
     }
 
     fn welcome(self: &Rc<Self>, stream: TcpStream) {
+        let connections = &self.shared.connections;
+        let (admission, open) = connections.open();
+        self.hub.set_scarce(connections.are_scarce());
+        if admission == Admission::Refused {
+            return;
+        }
         let thread = Rc::clone(self);
         self.tasks.spawn_local(async move {
+            let _open = open;
             thread.counters().opened();
-            thread.converse(stream).await;
+            thread.converse(stream, admission).await;
             thread.counters().closed();
         });
     }
 
-    async fn converse(self: &Rc<Self>, stream: TcpStream) {
+    async fn converse(self: &Rc<Self>, stream: TcpStream, admission: Admission) {
         // Answers are written whole; waiting to fill a packet would only delay them.
         if stream.set_nodelay(true).is_err() {
             return;
         }
         let connection = Rc::new(Connection::new());
+        connection.control_only.set(admission == Admission::ControlOnly);
         let wire = Wire::new(stream, Rc::clone(&connection), Rc::clone(&self.buffers));
         let begun = select! {
             begun = timeout(self.config().header_timeout, begin(&wire)) => begun,

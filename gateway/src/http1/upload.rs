@@ -11,7 +11,9 @@ use tokio::time::{Instant, timeout_at};
 use super::wire::Wire;
 use crate::{
     Config, body,
+    guard::Lease,
     refusal::Refusal,
+    rejection::Rejection,
     strict::{Chunked, Framing},
 };
 
@@ -71,8 +73,8 @@ impl<'a> Upload<'a> {
     /// Reads all of it.
     ///
     /// # Errors
-    /// Where it is malformed, larger than the limit, or too slow.
-    pub(crate) async fn collect(&self, config: &Config) -> Result<Bytes, Refusal> {
+    /// Where it is malformed, larger than the limit, too slow, or more than can be held now.
+    pub(crate) async fn collect(&self, config: &Config, lease: &mut Lease) -> Result<Bytes, Rejection> {
         let framing = self.framing.take();
         let body = match framing {
             None => Bytes::new(),
@@ -81,14 +83,15 @@ impl<'a> Upload<'a> {
                 Bytes::copy_from_slice(&self.behind[..length as usize])
             }
             // Boxed: most bodies come with their head, and most connections are idle.
-            Some(Framing::Length(length)) => Box::pin(self.length(length, config)).await?,
-            Some(Framing::Chunked(chunked)) => Box::pin(self.chunked(chunked, config)).await?,
+            Some(Framing::Length(length)) => Box::pin(self.length(length, config, lease)).await?,
+            Some(Framing::Chunked(chunked)) => Box::pin(self.chunked(chunked, config, lease)).await?,
         };
         self.over.set(true);
         Ok(body)
     }
 
-    async fn length(&self, length: u64, config: &Config) -> Result<Bytes, Refusal> {
+    async fn length(&self, length: u64, config: &Config, lease: &mut Lease) -> Result<Bytes, Rejection> {
+        lease.grow(usize::try_from(length).unwrap_or(usize::MAX))?;
         let mut body = BytesMut::with_capacity(length.min(MOST_RESERVED) as usize);
         body.extend_from_slice(self.behind);
         self.taken.set(self.behind.len());
@@ -100,7 +103,7 @@ impl<'a> Upload<'a> {
         Ok(body.freeze())
     }
 
-    async fn chunked(&self, mut chunked: Chunked, config: &Config) -> Result<Bytes, Refusal> {
+    async fn chunked(&self, mut chunked: Chunked, config: &Config, lease: &mut Lease) -> Result<Bytes, Rejection> {
         let mut raw = self.behind.to_vec();
         self.taken.set(self.behind.len());
         let mut body = BytesMut::new();
@@ -119,8 +122,9 @@ impl<'a> Upload<'a> {
                 }
             }
             if body.len() > config.max_body_bytes {
-                return Err(body::too_large(config));
+                return Err(body::too_large(config).into());
             }
+            lease.grow(body.len())?;
             raw.drain(..passed);
             if chunked.is_done() {
                 *self.wire.ahead() = raw;

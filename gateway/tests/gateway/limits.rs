@@ -1,4 +1,4 @@
-use std::{io::Read, time::Duration};
+use std::{io::Read, num::NonZeroUsize, time::Duration};
 
 use fnmesh_invoke::{AppState, Outcome};
 
@@ -145,4 +145,76 @@ fn a_client_that_leaves_cancels_its_call() {
     while pending.stats.calls(Outcome::Cancelled) == 0 {
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn connections_beyond_the_limit_may_only_ask_for_state() {
+    let node = start_with(AppState::Ready, |config| config.max_connections = NonZeroUsize::MIN);
+    let mut first = node.connect();
+    first.send(post("/t/echo", "", "1"));
+    assert_eq!(first.answer().text(), "1");
+    let mut second = node.connect();
+    second.send("GET /_/health HTTP/1.1\r\nHost: t\r\n\r\n");
+    assert_eq!(second.answer().status, 200);
+    second.send(post("/t/echo", "", "2"));
+    let refused = second.answer();
+    assert_eq!((refused.status, refused.header("retry-after"), refused.header("connection")), (503, "1", "close"));
+    assert!(refused.message().contains("1 connections"), "{}", refused.text());
+    second.assert_closed();
+    first.send(post("/t/echo", "", "3"));
+    assert_eq!(first.answer().text(), "3");
+}
+
+#[test]
+fn idle_connections_make_room_when_few_are_left() {
+    let node = start_with(AppState::Ready, |config| {
+        config.max_connections = NonZeroUsize::new(2).unwrap();
+        config.threads = NonZeroUsize::MIN;
+    });
+    let mut clients = [node.connect(), node.connect()];
+    for client in &mut clients {
+        client.send(post("/t/echo", "", "1"));
+        client.answer();
+    }
+    // Beyond the limit: now the node knows that it has to make room.
+    node.get("/_/health");
+    clients.iter_mut().for_each(|client| client.assert_closed());
+    assert_eq!(node.post("/t/echo", "2").text(), "2");
+}
+
+#[test]
+fn bodies_that_cannot_be_held_get_503() {
+    let node = start_with(AppState::Ready, |config| config.max_held_bytes = 1_000_000);
+    let mut slow = node.connect();
+    slow.send("POST /t/echo HTTP/1.1\r\nHost: t\r\nContent-Length: 900000\r\n\r\n\"");
+    for head in ["Content-Length: 900000", "Transfer-Encoding: chunked"] {
+        // The slow one is read on another thread or later: until then there is room.
+        let refused = std::iter::repeat_with(|| {
+            let mut client = node.connect();
+            client.send(format!("POST /t/echo HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n{head}\r\n\r\n"));
+            let mut answer = client.answer();
+            if answer.status == 100 {
+                client.try_send(format!("70000\r\n{}", "x".repeat(0x7_0000)));
+                client.stream().shutdown(std::net::Shutdown::Write).unwrap();
+                answer = client.answer();
+            }
+            answer
+        })
+        .find(|answer| answer.status != 400)
+        .unwrap();
+        assert_eq!((refused.status, refused.header("retry-after")), (503, "1"), "{}", refused.text());
+    }
+    slow.send("x".repeat(899_998) + "\"");
+    assert_eq!(slow.answer().body.len(), 900_000);
+    assert_eq!(node.post("/t/echo", &format!("\"{}\"", "x".repeat(800_000))).status, 200);
+}
+
+#[test]
+fn uploads_have_a_limit_in_all() {
+    let node = start_with(AppState::Ready, |config| config.upload_timeout = SHORT);
+    let mut client = node.connect();
+    client.send("POST /t/echo HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n1");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.header("connection")), (408, "close"));
+    assert!(answer.message().contains("did not come within 100ms"), "{}", answer.text());
 }

@@ -106,6 +106,9 @@ pub(super) struct Node {
     /// Largest request body
     #[arg(long, value_name = "SIZE", default_value = "6MiB", value_parser = body_limit)]
     pub(super) max_body: ByteSize,
+    /// Open connections; a few more may ask for the node's state
+    #[arg(long, value_name = "N", default_value = "8192")]
+    pub(super) max_connections: NonZeroUsize,
     /// How long calls in flight may take when the node stops
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub(super) drain_timeout: Duration,
@@ -242,6 +245,7 @@ mod tests {
         let Command::Serve(serve) = parse("fnmesh serve --listen 127.0.0.1:0").unwrap().command else { panic!() };
         assert!(serve.node.directories.is_empty());
         assert_eq!(serve.node.max_body, ByteSize::mib(6));
+        assert_eq!(serve.node.max_connections, fnmesh_gateway::Config::default().max_connections);
         assert_eq!(serve.node.drain_timeout, Duration::from_secs(30));
     }
 

@@ -1,6 +1,7 @@
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use fnmesh_runtime::deps::Tools;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
     FAILED, OK, Stop,
@@ -46,11 +47,36 @@ fn run(options: options::Node, watch: bool) -> Result<u8, Stop> {
         Arc::new(move |event| report.show(event))
     };
     let config = config(options, watch)?;
+    raise_open_files(config.gateway.max_connections)?;
     match node::run(config, observer) {
         Ok(0) => Ok(OK),
         Ok(_) => Ok(FAILED),
         Err(error) => Err(Stop::failed(error.to_string())),
     }
+}
+
+/// Makes room for as many connections as are allowed, and for what else the node opens.
+fn raise_open_files(connections: NonZeroUsize) -> Result<(), Stop> {
+    /// Workers take 3 and one for each thread; logs, listeners and packages a few.
+    const OTHERS: u64 = 1024;
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = connections.get() as u64 + OTHERS;
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return Ok(());
+    }
+    let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit })
+        .map_err(|error| Stop::failed(format!("cannot raise the limit of open files to {current}: {error}")))?;
+    if current < wanted {
+        let fits = current.saturating_sub(OTHERS);
+        tracing::warn!(
+            target: "fnmesh::node",
+            open_files = current,
+            max_connections = connections.get(),
+            "this user may open too few files for as many connections; about {fits} fit (ulimit -Hn raises it)"
+        );
+    }
+    Ok(())
 }
 
 fn config(options: options::Node, watch: bool) -> Result<Config, Stop> {
@@ -59,6 +85,7 @@ fn config(options: options::Node, watch: bool) -> Result<Config, Stop> {
     let gateway = fnmesh_gateway::Config {
         address: options.listen,
         max_body_bytes,
+        max_connections: options.max_connections,
         cors_origin: (options.cors_origin != "none").then_some(options.cors_origin),
         ..fnmesh_gateway::Config::default()
     };

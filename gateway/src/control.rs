@@ -68,7 +68,7 @@ pub(crate) fn functions<I: Invoke>(thread: &Thread<I>, name: &str) -> Response {
     let apps = thread.invoker.apps();
     let Some(app) = apps.iter().find(|app| app.name == name) else { return unknown_app(thread, name) };
     if let AppState::Failed { error } = &app.state {
-        let error = Error::StartFailed { app: name.to_owned(), failure: Box::new(error.clone()) };
+        let error = Error::start_failed(name, error.clone());
         return respond::rejection(&error.into(), None);
     }
     let functions: Vec<_> = public(app)

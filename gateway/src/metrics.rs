@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use fnmesh_invoke::{AppStatus, Function, Invoke, LATENCY_BUCKETS, Outcome, PoolStatus};
+use fnmesh_invoke::{AppStatus, CircuitState, Function, InstanceState, Invoke, LATENCY_BUCKETS, Outcome, PoolStatus};
 use http::{HeaderValue, StatusCode};
 
 use crate::thread::Thread;
@@ -105,15 +105,45 @@ fn labels(function: &Function) -> String {
 }
 
 /// A metric of a pool: name, kind, help, value.
-type PoolMetric = (&'static str, &'static str, &'static str, fn(&PoolStatus) -> u64);
+type PoolMetric = (&'static str, &'static str, &'static str, fn(&PoolStatus) -> f64);
 
-const POOL_METRICS: [PoolMetric; 5] = [
-    ("fnmesh_instances", "gauge", "Instances that are ready.", |pool| pool.pids.len() as u64),
-    ("fnmesh_calls_in_flight", "gauge", "Calls that run.", |pool| pool.in_flight as u64),
-    ("fnmesh_queue_length", "gauge", "Calls that wait for an instance.", |pool| pool.queued as u64),
-    ("fnmesh_instances_started_total", "counter", "Instances started.", |pool| pool.started),
-    ("fnmesh_instances_lost_total", "counter", "Instances that died unasked.", |pool| pool.lost),
+const POOL_METRICS: [PoolMetric; 15] = [
+    ("fnmesh_instances", "gauge", "Instances that are ready.", |pool| ready(pool) as f64),
+    ("fnmesh_instances_starting", "gauge", "Instances that start, or wait to.", |pool| pool.starting as f64),
+    ("fnmesh_instances_wanted", "gauge", "Instances that the load asks for.", |pool| pool.want as f64),
+    ("fnmesh_instances_max", "gauge", "Instances that there may be.", |pool| pool.max_instances as f64),
+    ("fnmesh_instances_started_total", "counter", "Instances started.", |pool| pool.started as f64),
+    ("fnmesh_instances_lost_total", "counter", "Instances that died unasked.", |pool| pool.lost as f64),
+    ("fnmesh_instance_memory_bytes", "gauge", "Resident memory of all workers.", |pool| memory(pool) as f64),
+    ("fnmesh_instance_start_seconds", "gauge", "How long a start takes on average.", |pool| {
+        pool.start_ms.unwrap_or_default() as f64 / 1e3
+    }),
+    ("fnmesh_calls_in_flight", "gauge", "Calls that run.", |pool| pool.in_flight as f64),
+    ("fnmesh_queue_length", "gauge", "Calls that wait.", |pool| pool.queued as f64),
+    ("fnmesh_queue_bytes", "gauge", "Bytes of the arguments of calls that wait.", |pool| pool.queued_bytes as f64),
+    ("fnmesh_queue_max", "gauge", "Calls that may wait.", |pool| pool.max_queued as f64),
+    ("fnmesh_cold_starts_total", "counter", "Calls that waited because no instance was there.", |pool| {
+        pool.cold_starts as f64
+    }),
+    ("fnmesh_cold_start_seconds_total", "counter", "How long these calls waited.", |pool| {
+        pool.cold_start_total_ms as f64 / 1e3
+    }),
+    ("fnmesh_circuit_state", "gauge", "0: calls are taken, 1: tried again after failures, 2: refused.", |pool| {
+        match pool.circuit {
+            CircuitState::Closed => 0.0,
+            CircuitState::HalfOpen => 1.0,
+            CircuitState::Open => 2.0,
+        }
+    }),
 ];
+
+fn ready(pool: &PoolStatus) -> usize {
+    pool.instances.iter().filter(|it| it.state == InstanceState::Ready).count()
+}
+
+fn memory(pool: &PoolStatus) -> u64 {
+    pool.instances.iter().filter_map(|it| it.memory_bytes).sum()
+}
 
 fn instances(out: &mut String, apps: &[AppStatus]) -> fmt::Result {
     for (name, kind, help, value) in POOL_METRICS {

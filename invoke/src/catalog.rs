@@ -24,21 +24,122 @@ pub enum AppState {
     },
 }
 
+/// What an instance is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceState {
+    /// It takes calls.
+    Ready,
+    /// It finishes its calls and stops.
+    Draining,
+    /// It did not give up a call in time, and is killed once nobody waits for it.
+    Condemned,
+}
+
+/// One instance whose app is loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InstanceStatus {
+    /// Process id of its worker.
+    pub pid: u32,
+    /// What it is doing.
+    pub state: InstanceState,
+    /// Calls in flight.
+    pub in_flight: usize,
+    /// Calls that have reached it.
+    pub calls: u64,
+    /// Seconds since it was ready.
+    pub age_s: u64,
+    /// Resident memory of its worker when it was last looked at: once a second while there are calls.
+    pub memory_bytes: Option<u64>,
+}
+
+/// Whether a pool takes calls, with regard to failures of its instances.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CircuitState {
+    /// As usual.
+    #[default]
+    Closed,
+    /// Calls are refused until the next try.
+    Open,
+    /// The next try is on.
+    HalfOpen,
+}
+
 /// The instances of one app and language on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PoolStatus {
     /// The language.
     pub language: Language,
-    /// Process ids of ready instances.
-    pub pids: Vec<u32>,
+    /// Those that are loaded, by process id.
+    pub instances: Vec<InstanceStatus>,
+    /// Instances that start, or wait to after a failure.
+    pub starting: usize,
+    /// Instances it would have if all starts went well.
+    pub want: usize,
+    /// Instances it keeps at least.
+    pub min_instances: usize,
+    /// Instances it has at most.
+    pub max_instances: usize,
     /// Calls in flight.
     pub in_flight: usize,
-    /// Calls that wait for an instance.
+    /// Calls that wait.
     pub queued: usize,
+    /// Bytes of their arguments.
+    pub queued_bytes: usize,
+    /// Calls that may wait.
+    pub max_queued: usize,
+    /// Bytes of arguments that may wait.
+    pub max_queued_bytes: usize,
     /// Instances started since the app was loaded.
     pub started: u64,
     /// Instances that died without being asked to.
     pub lost: u64,
+    /// How long a start takes on average, in milliseconds.
+    pub start_ms: Option<u64>,
+    /// Calls that waited because no instance was there.
+    pub cold_starts: u64,
+    /// How long all of them waited, in milliseconds.
+    pub cold_start_total_ms: u64,
+    /// How long the last of them waited, in milliseconds.
+    pub cold_start_last_ms: Option<u64>,
+    /// Whether it takes calls, with regard to failures.
+    pub circuit: CircuitState,
+    /// Instances in a row that failed.
+    pub failures: u32,
+    /// What the last of them said.
+    pub failure: Option<Failure>,
+    /// How long calls are refused, in milliseconds.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl PoolStatus {
+    /// A pool without instances and calls.
+    pub fn empty(language: Language) -> Self {
+        Self {
+            language,
+            instances: Vec::new(),
+            starting: 0,
+            want: 0,
+            min_instances: 0,
+            max_instances: 1,
+            in_flight: 0,
+            queued: 0,
+            queued_bytes: 0,
+            max_queued: 0,
+            max_queued_bytes: 0,
+            started: 0,
+            lost: 0,
+            start_ms: None,
+            cold_starts: 0,
+            cold_start_total_ms: 0,
+            cold_start_last_ms: None,
+            circuit: CircuitState::Closed,
+            failures: 0,
+            failure: None,
+            retry_after_ms: None,
+        }
+    }
 }
 
 /// One app on this node.

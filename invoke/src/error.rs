@@ -85,8 +85,10 @@ pub enum Error {
     StartFailed {
         /// The app.
         app: String,
-        /// What its code raised while it was loaded.
+        /// What its code raised while it was loaded, or how its instances die.
         failure: Box<Failure>,
+        /// When it is tried again.
+        retry_after: Duration,
     },
     /// The worker process died while it had the call.
     #[error("the worker that ran {function} was lost: {reason}")]
@@ -130,6 +132,11 @@ impl Error {
     /// An [`Error::Internal`] with this message.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::Internal { message: message.into() }
+    }
+
+    /// An [`Error::StartFailed`] of an app that is not known to be tried again.
+    pub fn start_failed(app: impl Into<String>, failure: Failure) -> Self {
+        Self::StartFailed { app: app.into(), failure: Box::new(failure), retry_after: Duration::from_secs(1) }
     }
 
     /// The HTTP status of the answer.
@@ -215,8 +222,8 @@ impl Error {
     /// When to try again, for answers that carry `Retry-After`.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Throttled { retry_after, .. } => Some(*retry_after),
-            Self::StartFailed { .. } | Self::Draining | Self::PeerUnreachable { .. } => Some(Duration::from_secs(1)),
+            Self::Throttled { retry_after, .. } | Self::StartFailed { retry_after, .. } => Some(*retry_after),
+            Self::Draining | Self::PeerUnreachable { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

@@ -20,7 +20,7 @@ mod stats;
 
 use std::{future::Future, rc::Rc, sync::Arc};
 
-pub use catalog::{AppState, AppStatus, PoolStatus, nearest};
+pub use catalog::{AppState, AppStatus, CircuitState, InstanceState, InstanceStatus, PoolStatus, nearest};
 pub use deadline::Deadline;
 pub use error::{Error, Failure, Retry};
 pub use function::{Function, FunctionId, Language, Limits, Parameter, ParameterKind, Signature, Target, ValueType};

@@ -14,10 +14,10 @@ fn code(arguments: &[&str]) -> i32 {
 fn help_shows_commands_and_examples() {
     let output = run(&["--help"]);
     assert!(output.status.success());
-    for part in ["serve", "dev", "call", "ls", "inspect", "Examples:", "fnmesh dev ./shop"] {
+    for part in ["serve", "dev", "call", "ls", "ps", "inspect", "Examples:", "fnmesh dev ./shop"] {
         assert!(stdout(&output).contains(part), "{part:?} in {}", stdout(&output));
     }
-    for command in ["serve", "dev", "call", "inspect"] {
+    for command in ["serve", "dev", "call", "ps", "inspect"] {
         let output = run(&[command, "--help"]);
         assert!(output.status.success() && stdout(&output).contains("Examples:"), "{command}: {}", stdout(&output));
     }

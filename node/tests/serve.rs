@@ -136,6 +136,24 @@ fn ls_and_inspect_describe_the_functions() {
 }
 
 #[test]
+fn ps_lists_the_instances() {
+    let apps = apps();
+    let node = Node::settled("serve", &[apps.path("")], &[]);
+    node.call(&["text/merge", "a=x", "b=y"]);
+    let listed = output(&mut node.client("ps", &[]));
+    for part in ["POOL", "text/python", "cart/node", "1 to ", "0 of 1024", "PID", "ready", "ok"] {
+        assert!(stdout(&listed).contains(part), "{part:?} in {}", stdout(&listed));
+    }
+    let json = output(&mut node.client("ps", &["text", "--json"]));
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((json.as_array().unwrap().len(), &json[0]["app"]), (1, &"text".into()));
+    assert_eq!((&json[0]["instances"][0]["calls"], &json[0]["circuit"]), (&1.into(), &"closed".into()));
+    let unknown = output(&mut node.client("ps", &["txt"]));
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stderr(&unknown).contains("no app \"txt\""), "{}", stderr(&unknown));
+}
+
+#[test]
 fn failing_app_leaves_the_others_alone() {
     let apps = Apps::new(&[("bad/bad.py", "import nothing_like_it\ndef f(): pass\n"), ("good/good.py", TEXT)]);
     let node = Node::start("serve", &[apps.path("")], &[]);

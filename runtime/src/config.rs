@@ -20,8 +20,9 @@ pub struct Config {
     pub max_reply_bytes: usize,
     /// The largest request body, in bytes. Default 6 MiB.
     pub max_body_bytes: usize,
-    /// Calls that may wait for one pool; one more is refused with 503. Default 1024.
-    pub max_queue: usize,
+    /// What the arguments of calls that wait for one pool may take together, in bytes; beyond that calls are refused
+    /// with 503. How many may wait is in the app's manifest. Default 64 MiB.
+    pub max_queue_bytes: usize,
 }
 
 impl Default for Config {
@@ -35,7 +36,7 @@ impl Default for Config {
             grace: Duration::from_secs(1),
             max_reply_bytes: 64 << 20,
             max_body_bytes: 6 << 20,
-            max_queue: 1024,
+            max_queue_bytes: 64 << 20,
         }
     }
 }

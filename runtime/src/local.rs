@@ -4,15 +4,16 @@ mod names;
 
 use std::{
     cell::{Cell, RefCell},
-    pin::pin,
+    future::poll_fn,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
 };
 
 use fnmesh_invoke::{AppStatus, Error, Function, Invocation, Invoke, Reply};
 use tokio::{
     net::UnixStream,
-    sync::{Notify, OwnedSemaphorePermit, mpsc},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
     task::{JoinHandle, spawn_local},
     time::timeout_at,
 };
@@ -22,7 +23,7 @@ use names::Names;
 use crate::{
     channel::{Channel, drive},
     instance::Instance,
-    pool::Pool,
+    pool::{Pool, plan::UTILISATION},
     runtime::Shared,
     threads::Message,
 };
@@ -54,7 +55,10 @@ struct Inner {
 /// A pool as one thread sees it.
 struct LocalPool {
     pool: Arc<Pool>,
+    /// In the order the instances came, which is the same on all threads.
     channels: RefCell<Vec<Rc<Channel>>>,
+    /// Calls in flight up to which an instance is filled before the next one.
+    share: usize,
     closed: Cell<bool>,
 }
 
@@ -125,20 +129,21 @@ impl Inner {
                 timeout_at(deadline, self.wait_for_pool(call.function.target.pool)).await.map_err(|_| too_late())??
             }
         };
-        let permit = match pool.pool.gate(call.function.target.index) {
-            None => None,
-            Some(gate) => {
-                let acquire = Arc::clone(gate).acquire_owned();
-                Some(timeout_at(deadline, acquire).await.map_err(|_| too_late())?.map_err(|_| Refusal::Gone)?)
+        let index = call.function.target.index;
+        let gate = pool.pool.gate(index);
+        let permit = match gate.map(|gate| Arc::clone(gate).try_acquire_owned()) {
+            Some(Err(_)) => None,
+            permit => {
+                let permit = permit.and_then(Result::ok);
+                if !pool.pool.queue().has_line()
+                    && let Some(channel) = pool.pick(index)
+                {
+                    return Ok((channel, permit));
+                }
+                permit
             }
         };
-        if !pool.pool.has_queue()
-            && let Some(channel) = pool.pick()
-        {
-            return Ok((channel, permit));
-        }
-        let channel = timeout_at(deadline, pool.wait()).await.map_err(|_| too_late())??;
-        Ok((channel, permit))
+        timeout_at(deadline, pool.wait(call, gate, permit)).await.map_err(|_| too_late())?
     }
 
     /// `None` while this thread has not heard of the pool.
@@ -173,7 +178,9 @@ impl Inner {
         if pools.len() <= index {
             pools.resize_with(index + 1, || None);
         }
-        pools[index] = Some(Rc::new(LocalPool { pool, channels: RefCell::default(), closed: Cell::new(false) }));
+        let share = (pool.bounds.concurrency as f64 * UTILISATION) as usize;
+        let closed = Cell::new(false);
+        pools[index] = Some(Rc::new(LocalPool { pool, channels: RefCell::default(), share, closed }));
         self.opened.notify_waiters();
     }
 
@@ -185,7 +192,7 @@ impl Inner {
         };
         let channel = Channel::new(instance);
         pool.channels.borrow_mut().push(Rc::clone(&channel));
-        pool.pool.wake_all();
+        pool.pool.queue().wake_many(pool.pool.bounds.concurrency);
         let config = &self.shared.config;
         let (limit, grace) = (config.max_frame_bytes(), config.grace);
         // Ends when the worker does; each of its calls then has an error.
@@ -204,36 +211,74 @@ impl Inner {
     fn close(&self, id: u32) {
         if let Some(pool) = self.pools.borrow_mut().get_mut(id as usize).and_then(Option::take) {
             pool.closed.set(true);
-            pool.pool.wake_all();
+            pool.pool.queue().wake_many(usize::MAX);
         }
     }
 }
 
 impl LocalPool {
-    /// The least busy instance with room, with the call counted on it.
-    fn pick(&self) -> Option<Rc<Channel>> {
+    /// An instance with room, with the call counted on it.
+    ///
+    /// The first one that answers quickly and is not full up to the share that sizing aims at: load that one instance
+    /// can carry stays there, so that the others can go. Beyond that share, and for slow calls, the least busy one.
+    fn pick(&self, function: u16) -> Option<Rc<Channel>> {
         let channels = self.channels.borrow();
-        let open = channels.iter().filter(|channel| !channel.is_closed());
-        let least_busy = open.min_by_key(|channel| channel.instance().in_flight())?;
-        least_busy.instance().begin().then(|| Rc::clone(least_busy))
+        let best = match &channels[..] {
+            [only] if !only.is_closed() => only,
+            several => several.iter().filter(|channel| !channel.is_closed()).min_by_key(|it| self.rank(it))?,
+        };
+        if !best.begin(function) {
+            return None;
+        }
+        self.pool.note_call();
+        Some(Rc::clone(best))
     }
 
-    async fn wait(&self) -> Result<Rc<Channel>, Refusal> {
-        let place = self.pool.enqueue()?;
-        loop {
-            let mut room = pin!(place.room());
-            room.as_mut().enable();
-            if self.closed.get() {
-                return Err(Refusal::Gone);
-            }
-            if let Some(channel) = self.pick() {
-                return Ok(channel);
-            }
-            if let Some(error) = self.pool.failure() {
-                return Err(error.into());
-            }
-            room.await;
+    fn rank(&self, channel: &Channel) -> (bool, bool, usize) {
+        let in_flight = channel.instance().in_flight();
+        let is_slow = channel.is_slow();
+        (
+            !channel.instance().has_room(),
+            is_slow,
+            if is_slow { in_flight } else { in_flight.saturating_sub(self.share) },
+        )
+    }
+
+    fn has_room(&self) -> bool {
+        self.channels.borrow().iter().any(|channel| !channel.is_closed() && channel.instance().has_room())
+    }
+
+    /// Waits for the gate, if there is one and `permit` is not its, and then in line for an instance with room.
+    async fn wait(
+        &self,
+        call: &Invocation,
+        gate: Option<&Arc<Semaphore>>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<(Rc<Channel>, Option<OwnedSemaphorePermit>), Refusal> {
+        let place = self.pool.enter(call.payload.body.len())?;
+        let permit = match (gate, permit) {
+            (Some(gate), None) => Some(Arc::clone(gate).acquire_owned().await.map_err(|_| Refusal::Gone)?),
+            (_, permit) => permit,
+        };
+        let mut turn = self.pool.line_up(&place, call.deadline)?;
+        let cold_since = if self.pool.is_empty() { turn.since() } else { None };
+        let channel = poll_fn(|cx| turn.poll(cx, || self.look(call.function.target.index))).await?;
+        if let Some(since) = cold_since {
+            self.pool.note_cold_start(since.elapsed());
         }
+        Ok((channel, permit))
+    }
+
+    /// What there is for the call whose turn it is, and whether there is room for another.
+    fn look(&self, function: u16) -> Option<(Result<Rc<Channel>, Refusal>, bool)> {
+        if self.closed.get() {
+            return Some((Err(Refusal::Gone), false));
+        }
+        if let Some(channel) = self.pick(function) {
+            return Some((Ok(channel), self.has_room()));
+        }
+        let refused = if self.channels.borrow().is_empty() { self.pool.refused(Instant::now()) } else { None };
+        refused.map(|error| (Err(error.into()), false))
     }
 
     fn forget(&self, instance: &Arc<Instance>) {

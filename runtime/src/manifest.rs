@@ -1,6 +1,7 @@
 //! What an app's author says about it: `fnmesh.toml`, and MetaCall's `metacall.json` where that names no modules.
 
 mod metacall;
+mod pool;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -17,6 +18,8 @@ use std::{
 use bytesize::ByteSize;
 use fnmesh_invoke::{Limits, nearest};
 use serde::Deserialize;
+
+pub use pool::PoolSettings;
 
 use crate::app::module;
 
@@ -43,9 +46,24 @@ pub struct Manifest {
     /// Memory of one instance, 16 MiB or more. Default: no limit.
     #[serde(deserialize_with = "value::memory")]
     pub memory: Option<ByteSize>,
-    /// Instances for each of the app's languages, 1 to 256. Default 1.
-    #[serde(deserialize_with = "value::instances")]
-    pub instances: NonZeroU32,
+    /// Instances that each of the app's languages keeps even when nobody calls, 0 to 256. Default 1.
+    #[serde(deserialize_with = "value::min_instances")]
+    pub min_instances: u32,
+    /// Instances that each of the app's languages may have, 1 to 256 and at least `min_instances`. Default: one
+    /// for each core, but at least 2 and at least `min_instances`.
+    #[serde(deserialize_with = "value::some_instances")]
+    pub max_instances: Option<NonZeroU32>,
+    /// How long an instance beyond `min_instances` may be without a call before it stops, 1 s to 24 h. Default
+    /// 10 min.
+    #[serde(deserialize_with = "value::keep_alive")]
+    pub keep_alive: Duration,
+    /// Calls that may wait in each of the app's languages, 1 to 100,000. Default 1024.
+    #[serde(deserialize_with = "value::queue")]
+    pub queue: NonZeroU32,
+    /// What of this is different for Python.
+    pub python: PoolSettings,
+    /// What of this is different for JavaScript and TypeScript.
+    pub node: PoolSettings,
     /// Whether packages may run code of theirs while they are installed. Default false.
     pub install_scripts: bool,
     /// Whether HTTP callers may call the functions. Default true.
@@ -83,7 +101,12 @@ impl Default for Manifest {
             timeout: Limits::default().timeout,
             concurrency: value::DEFAULT_CONCURRENCY,
             memory: None,
-            instances: NonZeroU32::MIN,
+            min_instances: 1,
+            max_instances: None,
+            keep_alive: value::DEFAULT_KEEP_ALIVE,
+            queue: value::DEFAULT_QUEUE,
+            python: PoolSettings::default(),
+            node: PoolSettings::default(),
             install_scripts: false,
             public: true,
             env: BTreeMap::new(),
@@ -145,10 +168,12 @@ impl Manifest {
     }
 
     fn parse(file: &Path, text: &str) -> Result<Self, FileError> {
-        toml::from_str(text).map_err(|error| {
+        let manifest: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map(|span| line_of(text, span.start));
             FileError::new(file, line, explain(error.message()))
-        })
+        })?;
+        manifest.check_pools().map_err(|message| FileError::new(file, None, message))?;
+        Ok(manifest)
     }
 }
 
@@ -230,6 +255,10 @@ fn explain(message: &str) -> String {
         return message.to_owned();
     };
     let known: Vec<_> = quoted.collect();
+    if unknown == "instances" && known.contains(&"min_instances") {
+        return "unknown key \"instances\"; write min_instances and max_instances, between which a pool adapts"
+            .to_owned();
+    }
     let mut hint = did_you_mean(unknown, known.iter().copied());
     if hint.is_empty() {
         hint = format!("; there are {}", known.join(", "));

@@ -29,7 +29,10 @@ use crate::{
     inspect::{Describe, Inspected},
     instance::life::Start,
     local::Local,
-    pool::{Pool, supervise::supervise},
+    pool::{
+        Pool,
+        supervise::{PATIENCE, supervise},
+    },
     threads::Threads,
     worker::{
         node,
@@ -37,9 +40,6 @@ use crate::{
         python,
     },
 };
-
-/// How long the calls of a replaced version may take to end: as long as any call may.
-const REPLACED_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs apps on this machine. Clones are handles to the same runtime.
 #[derive(Clone)]
@@ -147,7 +147,7 @@ impl Runtime {
         let mut removed = None;
         self.shared.update(|catalog| removed = catalog.remove(name));
         if let Some(version) = removed.and_then(|entry| entry.serving.clone()) {
-            version.retire(REPLACED_PATIENCE);
+            version.retire(PATIENCE);
         }
     }
 
@@ -204,9 +204,7 @@ impl Shared {
         };
         match (&entry.serving, &entry.state) {
             (Some(version), _) => Some(version.find(app, name)),
-            (None, AppState::Failed { error }) => {
-                Some(Err(Error::StartFailed { app: app.to_owned(), failure: Box::new(error.clone()) }))
-            }
+            (None, AppState::Failed { error }) => Some(Err(Error::start_failed(app, error.clone()))),
             (None, _) => None,
         }
     }
@@ -270,22 +268,22 @@ impl Shared {
         launch: Launch,
     ) -> (Owned, oneshot::Receiver<Result<Vec<Inspected>, Failure>>) {
         let id = self.pools.fetch_add(1, SeqCst);
-        let concurrency = app.manifest.concurrency.get() as usize;
-        let pool = Arc::new(Pool::new(id, app.name.as_str().into(), language, concurrency, self.config.max_queue));
+        let bounds = app.manifest.bounds(language);
+        let max_queue_bytes = self.config.max_queue_bytes;
+        let pool = Arc::new(Pool::new(id, app.name.as_str().into(), language, bounds, max_queue_bytes));
         self.threads.open(&pool);
         let start = Start {
             config: Arc::clone(&self.config),
             pool: Arc::clone(&pool),
             threads: Arc::clone(&self.threads),
             launch,
-            load: load_frame(app, language, concurrency, self.config.max_reply_bytes),
+            load: load_frame(app, language, bounds.concurrency, self.config.max_reply_bytes),
             describe: Describe { hints: app.hints.clone() },
             names: OnceLock::new(),
         };
         let (retire, retired) = watch::channel(None);
         let (first, loaded) = oneshot::channel();
-        let want = app.manifest.instances.get() as usize;
-        self.tasks.spawn(supervise(Arc::new(start), want, retired, first));
+        self.tasks.spawn(supervise(Arc::new(start), retired, first));
         (Owned { pool, threads: Arc::clone(&self.threads), retire }, loaded)
     }
 
@@ -303,7 +301,7 @@ impl Shared {
             catalog.insert(app.name.clone(), Arc::new(entry));
         });
         if let Some(previous) = previous {
-            previous.retire(REPLACED_PATIENCE);
+            previous.retire(PATIENCE);
         }
     }
 }

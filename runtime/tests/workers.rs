@@ -2,128 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::{
-    fs,
-    future::{Future, poll_fn},
-    path::{Path, PathBuf},
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod support;
 
-use fnmesh_invoke::{
-    AppState, Deadline, Error, Failure, Function, Invocation, InvocationId, Invoke, Payload, Reply, ReplyBody,
-};
-use fnmesh_runtime::{
-    App, Config, Local, Runtime,
-    deps::{Tools, install},
-};
-use tokio::{
-    task::{LocalSet, spawn_local},
-    time::timeout,
-};
+use std::{future::poll_fn, rc::Rc, time::Duration};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A node without its gateway: one runtime, one calling thread, one app.
-struct Fixture {
-    runtime: Runtime,
-    local: Local,
-    directory: tempfile::TempDir,
-    tools: Tools,
-}
-
-impl Fixture {
-    fn write(&self, files: &[(&str, &str)]) {
-        for (name, text) in files {
-            fs::write(self.directory.path().join(name), text).unwrap();
-        }
-    }
-
-    async fn deploy(&self, files: &[(&str, &str)]) -> Result<(), Failure> {
-        self.write(files);
-        let app = App::read(self.directory.path(), Some("shop")).unwrap();
-        let dependencies = install(&app, &self.tools, &mut |_| {}).await.unwrap();
-        self.runtime.deploy(app, &dependencies).await
-    }
-
-    async fn function(&self, name: &str) -> Arc<Function> {
-        self.local.resolve("shop", name).await.unwrap()
-    }
-
-    async fn call(&self, name: &str, arguments: &str) -> Result<Reply, Error> {
-        self.call_within(name, arguments, PATIENCE).await
-    }
-
-    async fn call_within(&self, name: &str, arguments: &str, budget: Duration) -> Result<Reply, Error> {
-        let function = self.local.resolve("shop", name).await?;
-        let invocation = Invocation {
-            id: InvocationId::random(),
-            function,
-            payload: Payload::json(arguments.to_owned()),
-            request: None,
-            deadline: Deadline::after(Instant::now(), budget),
-            hops: 0,
-            traceparent: None,
-            idempotency_key: None,
-        };
-        self.local.call(invocation).await
-    }
-
-    async fn json(&self, name: &str, arguments: &str) -> String {
-        text(self.call(name, arguments).await.unwrap())
-    }
-
-    fn pids(&self) -> Vec<u32> {
-        self.runtime.apps()[0].pools.iter().flat_map(|pool| pool.pids.clone()).collect()
-    }
-}
-
-fn text(reply: Reply) -> String {
-    let ReplyBody::Full(payload) = reply.body else { panic!("a stream") };
-    String::from_utf8(payload.body.to_vec()).unwrap()
-}
-
-fn python_extension() -> PathBuf {
-    std::env::var_os("FNMESH_PYTHON_EXTENSION").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/libfnmesh_python.so"),
-        PathBuf::from,
-    )
-}
-
-fn with_app<F: Future<Output = ()>>(test: impl FnOnce(Fixture) -> F) {
-    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&executor, async {
-        let cache = tempfile::tempdir().unwrap();
-        let path = std::env::var_os("PATH");
-        let config = Config {
-            cache_dir: cache.path().to_owned(),
-            python_extension: python_extension(),
-            worker_env: path.iter().map(|path| ("PATH".into(), path.clone())).collect(),
-            grace: Duration::from_millis(300),
-            ..Config::default()
-        };
-        let tools = Tools { cache_dir: cache.path().to_owned(), path, ..Tools::default() };
-        let runtime = Runtime::new(config);
-        let local = runtime.attach(0);
-        let fixture = Fixture { runtime: runtime.clone(), local, directory: tempfile::tempdir().unwrap(), tools };
-        timeout(4 * PATIENCE, test(fixture)).await.expect("the test ends in time");
-        timeout(PATIENCE, runtime.drain(Duration::ZERO)).await.expect("workers stop in time");
-    });
-}
-
-fn is_running(pid: u32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
-}
-
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let waited = timeout(PATIENCE, async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    waited.await.unwrap_or_else(|_| panic!("{what}"));
-}
+use fnmesh_invoke::{AppState, Error, Payload, ReplyBody};
+use support::{Fixture, PATIENCE, is_running, until, with_app};
+use tokio::task::spawn_local;
 
 const NODE_APP: (&str, &str) = (
     "shop.js",

@@ -31,7 +31,9 @@ fn readiness_follows_the_apps() {
 fn apps_are_listed_in_full() {
     let node = start();
     let apps = node.get("/_/apps").json();
-    assert_eq!((&apps[0]["name"], &apps[0]["pools"][0]["pids"]), (&json!("t"), &json!([1, 2])));
+    assert_eq!(apps[0]["name"], "t");
+    let second = &apps[0]["pools"][0]["instances"][1];
+    assert_eq!((&second["pid"], &second["state"], &second["calls"]), (&json!(2), &json!("draining"), &json!(10)));
     assert_eq!(node.get("/_/apps/t").json(), apps[0]);
     assert_eq!(node.get("/_/apps/x").status, 404);
     assert_eq!(node.get("/_/nothing").status, 404);
@@ -74,7 +76,12 @@ fn metrics_are_prometheus_text() {
         "fnmesh_http_requests_total{code=\"2xx\"} 1",
         "fnmesh_http_requests_total{code=\"5xx\"} 1",
         "fnmesh_http_connections 1",
-        "fnmesh_instances{app=\"t\",language=\"python\"} 2",
+        "fnmesh_instances{app=\"t\",language=\"python\"} 1",
+        "fnmesh_instances_starting{app=\"t\",language=\"python\"} 7",
+        "fnmesh_instance_memory_bytes{app=\"t\",language=\"python\"} 2000",
+        "fnmesh_cold_starts_total{app=\"t\",language=\"python\"} 8",
+        "fnmesh_cold_start_seconds_total{app=\"t\",language=\"python\"} 9.5",
+        "fnmesh_circuit_state{app=\"t\",language=\"python\"} 2",
         "fnmesh_calls_in_flight{app=\"t\",language=\"python\"} 3",
         "fnmesh_queue_length{app=\"t\",language=\"python\"} 4",
         "fnmesh_instances_started_total{app=\"t\",language=\"python\"} 5",

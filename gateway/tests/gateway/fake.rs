@@ -9,8 +9,9 @@ use std::{
 };
 
 use fnmesh_invoke::{
-    AppState, AppStatus, Error, Failure, Format, Function, FunctionId, Invocation, Invoke, Language, Limits, Parameter,
-    Payload, PoolStatus, Reply, ReplyBody, ResponseHead, Signature, Target, ValueType,
+    AppState, AppStatus, CircuitState, Error, Failure, Format, Function, FunctionId, InstanceState, InstanceStatus,
+    Invocation, Invoke, Language, Limits, Parameter, Payload, PoolStatus, Reply, ReplyBody, ResponseHead, Signature,
+    Target, ValueType,
 };
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -55,6 +56,10 @@ fn function(name: &str, parameters: Vec<Parameter>, public: bool, takes_request:
     })
 }
 
+fn instance(pid: u32, state: InstanceState) -> InstanceStatus {
+    InstanceStatus { pid, state, in_flight: 1, calls: 10, age_s: 100, memory_bytes: Some(1000) }
+}
+
 /// Tells when it is dropped.
 struct Alarm(Sender<String>, String);
 
@@ -86,7 +91,7 @@ impl Invoke for Fake {
     async fn resolve(&self, app: &str, name: &str) -> Result<Arc<Function>, Error> {
         if app == "broken" {
             let failure = Failure { kind: "SyntaxError".into(), message: "no".into(), stack: "at line 1".into() };
-            return Err(Error::StartFailed { app: app.into(), failure: Box::new(failure) });
+            return Err(Error::start_failed(app, failure));
         }
         let found = self.functions.iter().find(|function| app == "t" && &*function.id.name == name);
         found.cloned().ok_or_else(|| Error::UnknownFunction {
@@ -155,12 +160,16 @@ impl Invoke for Fake {
             version: "0123456789ab".into(),
             state: self.state.clone(),
             pools: vec![PoolStatus {
-                language: Language::Python,
-                pids: vec![1, 2],
+                instances: vec![instance(1, InstanceState::Ready), instance(2, InstanceState::Draining)],
                 in_flight: 3,
                 queued: 4,
                 started: 5,
                 lost: 6,
+                starting: 7,
+                cold_starts: 8,
+                cold_start_total_ms: 9_500,
+                circuit: CircuitState::Open,
+                ..PoolStatus::empty(Language::Python)
             }],
             functions: self.functions.to_vec(),
         }]
@@ -250,7 +259,7 @@ fn failure(name: &str, function: &FunctionId) -> Error {
         "rate" => throttled(true),
         "queue" => throttled(false),
         "deadline" => Error::DeadlineExceeded { function, timeout: Duration::from_secs(1) },
-        "start" => Error::StartFailed { app: "t".into(), failure: raised() },
+        "start" => Error::start_failed("t", *raised()),
         "lost" => Error::InstanceLost { function, reason: "signal 9".into() },
         "peer" => Error::PeerUnreachable { peer: "b".into(), reason: "timeout".into() },
         "loop" => Error::LoopDetected { hops: 8 },

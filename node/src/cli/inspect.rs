@@ -76,7 +76,7 @@ fn describe_app(app: &App, url: &str) -> String {
         out += &format!("  {DIM}version{DIM:#}    {}\n", app.version);
     }
     for pool in &app.pools {
-        let pids: Vec<_> = pool.pids.iter().map(ToString::to_string).collect();
+        let pids: Vec<_> = pool.instances.iter().map(|instance| instance.pid.to_string()).collect();
         let pids = if pids.is_empty() { "no instance".to_owned() } else { format!("pid {}", pids.join(", ")) };
         let (language, in_flight, queued) = (&pool.language, pool.in_flight, pool.queued);
         out += &format!("  {DIM}{language:<9}{DIM:#}  {pids}, {in_flight} calls in flight, {queued} queued\n");
@@ -130,7 +130,7 @@ mod tests {
     fn listing() -> Listing {
         let json = serde_json::json!([{
             "name": "shop", "directory": "/srv/shop", "version": "0123456789ab", "state": "ready",
-            "pools": [{"language": "node", "pids": [7], "in_flight": 0, "queued": 2, "started": 1, "lost": 0}],
+            "pools": [super::super::ps::sample()],
             "functions": [{"id": "shop/total", "module": "cart", "file": "cart.js", "language": "node", "timeout": 2.5,
                            "public": true, "doc": "Adds.\n\nAll of it.", "parameters": [{"name": "items"}]}],
         }])

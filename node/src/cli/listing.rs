@@ -21,9 +21,32 @@ pub(super) struct App {
 #[derive(Debug, Deserialize)]
 pub(super) struct Pool {
     pub(super) language: String,
-    pub(super) pids: Vec<u32>,
+    pub(super) instances: Vec<Instance>,
+    pub(super) starting: usize,
+    pub(super) want: usize,
+    pub(super) min_instances: usize,
+    pub(super) max_instances: usize,
     pub(super) in_flight: usize,
     pub(super) queued: usize,
+    pub(super) max_queued: usize,
+    pub(super) lost: u64,
+    pub(super) start_ms: Option<u64>,
+    pub(super) cold_starts: u64,
+    pub(super) cold_start_total_ms: u64,
+    pub(super) circuit: String,
+    pub(super) failures: u32,
+    pub(super) failure: Option<Failure>,
+    pub(super) retry_after_ms: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Instance {
+    pub(super) pid: u32,
+    pub(super) state: String,
+    pub(super) in_flight: usize,
+    pub(super) calls: u64,
+    pub(super) age_s: u64,
+    pub(super) memory_bytes: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -135,10 +158,23 @@ mod tests {
             state: fnmesh_invoke::AppState::Stale {
                 error: Failure { kind: "SyntaxError".to_owned(), ..Failure::default() },
             },
-            pools: Vec::new(),
+            pools: vec![fnmesh_invoke::PoolStatus {
+                circuit: fnmesh_invoke::CircuitState::HalfOpen,
+                instances: vec![fnmesh_invoke::InstanceStatus {
+                    pid: 7,
+                    state: fnmesh_invoke::InstanceState::Draining,
+                    in_flight: 1,
+                    calls: 2,
+                    age_s: 3,
+                    memory_bytes: None,
+                }],
+                ..fnmesh_invoke::PoolStatus::empty(fnmesh_invoke::Language::Node)
+            }],
             functions: Vec::new(),
         };
         let app: App = serde_json::from_value(serde_json::to_value(&status).unwrap()).unwrap();
+        let pool = &app.pools[0];
+        assert_eq!((pool.circuit.as_str(), pool.instances[0].state.as_str()), ("half_open", "draining"));
         assert_eq!((app.state.as_str(), app.error.unwrap().kind.as_str()), ("stale", "SyntaxError"));
     }
 

@@ -9,6 +9,7 @@ mod listing;
 mod ls;
 mod options;
 mod pretty;
+mod ps;
 mod serve;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -44,6 +45,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Dev(options) => serve::dev(options),
         Command::Call(options) => client::block_on(call::call(options)),
         Command::Ls(options) => client::block_on(ls::ls(options)),
+        Command::Ps(options) => client::block_on(ps::ps(options)),
         Command::Inspect(options) => client::block_on(inspect::inspect(options)),
         Command::Version(options) => version(options.json),
     };

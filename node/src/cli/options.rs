@@ -37,6 +37,8 @@ pub(super) enum Command {
     Call(Call),
     /// List the functions of a running node
     Ls(Ls),
+    /// List the instances of a running node
+    Ps(Ps),
     /// Show all that is known of apps and functions of a running node
     Inspect(Inspect),
     /// Print the version
@@ -184,6 +186,27 @@ pub(super) struct Ls {
     #[command(flatten)]
     pub(super) target: Target,
     /// Print the node's JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// List the instances of a running node.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The first table has a line for each app and language: its instances and the bounds between which
+their number follows the load, calls in flight and waiting, cold starts with the time calls waited
+for one on average, instances that died, and the state. The second has a line for each instance.
+
+Examples:
+  fnmesh ps
+  fnmesh ps shop --json         the pools of one app, for a program")]
+pub(super) struct Ps {
+    /// The app; every app if left out
+    #[arg(value_name = "APP")]
+    pub(super) app: Option<String>,
+    #[command(flatten)]
+    pub(super) target: Target,
+    /// Print a JSON array with an object for each pool
     #[arg(long)]
     pub(super) json: bool,
 }

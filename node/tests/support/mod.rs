@@ -195,8 +195,8 @@ impl Node {
         let apps = self.apps();
         let pools = apps.as_array().unwrap().iter().flat_map(|app| app["pools"].as_array().unwrap().clone());
         pools
-            .flat_map(|pool| pool["pids"].as_array().unwrap().clone())
-            .map(|pid| u32::try_from(pid.as_u64().unwrap()).unwrap())
+            .flat_map(|pool| pool["instances"].as_array().unwrap().clone())
+            .map(|instance| u32::try_from(instance["pid"].as_u64().unwrap()).unwrap())
             .collect()
     }
 

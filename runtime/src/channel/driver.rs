@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How often deadlines are looked at while calls are in flight; a timeout is late by at most this.
-const SWEEP: Duration = Duration::from_millis(20);
+pub(super) const SWEEP: Duration = Duration::from_millis(20);
 /// Read at once; larger frames grow the buffer to their own size.
 const READ_BYTES: usize = 64 * 1024;
 /// From this size on a body is handed over with the read buffer instead of being copied out of it.
@@ -233,7 +233,7 @@ impl Channel {
             let slot = state.slot(id).expect("listed above");
             let (abandoned, function) = (slot.is_abandoned(), slot.function.id.clone());
             slot.worker_error(Error::InstanceLost { function, reason: reason.to_owned() });
-            self.worker_done(&mut state, id, abandoned);
+            self.worker_lost(&mut state, id, abandoned);
         }
     }
 }

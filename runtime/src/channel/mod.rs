@@ -7,6 +7,7 @@
 //! that closes gets an error; only calls whose frame reached the socket can be lost.
 
 mod driver;
+mod pace;
 mod slot;
 
 use std::{
@@ -27,10 +28,11 @@ use slab::Slab;
 use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) use driver::drive;
+use pace::Pace;
 use slot::{Opened, Slot};
 
 use crate::{
-    instance::Instance,
+    instance::{Counter, Instance},
     worker::{
         code,
         frame::{self, BodyFormat, Header, INVOKE_META_BYTES, Kind},
@@ -46,6 +48,9 @@ const CREDIT_PORTION: u16 = frame::INITIAL_CREDIT / 2;
 /// The sending half and the calls; the receiving half is [`drive`].
 pub(crate) struct Channel {
     instance: Arc<Instance>,
+    /// The calls of this thread.
+    calls: Arc<Counter>,
+    pace: Pace,
     state: RefCell<State>,
 }
 
@@ -90,11 +95,25 @@ impl State {
 
 impl Channel {
     pub(crate) fn new(instance: Arc<Instance>) -> Rc<Self> {
-        Rc::new(Self { instance, state: RefCell::default() })
+        Rc::new(Self { calls: instance.counter(), instance, pace: Pace::default(), state: RefCell::default() })
     }
 
     pub(crate) fn instance(&self) -> &Arc<Instance> {
         &self.instance
+    }
+
+    /// Counts one more call, of this function, on the instance, if it has room for one.
+    pub(crate) fn begin(&self, function: u16) -> bool {
+        let begun = self.instance.begin(function);
+        if begun {
+            self.calls.add_one();
+        }
+        begun
+    }
+
+    /// Whether calls of this thread have been waiting long for their answers.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.pace.is_slow()
     }
 
     /// Whether no call will be taken any more.
@@ -104,7 +123,7 @@ impl Channel {
 
     /// Queues the call and waits for its answer. Dropping the future cancels it.
     ///
-    /// The caller has already counted the call on the instance ([`Instance::begin`]); the channel
+    /// The caller has already counted the call on the instance ([`Channel::begin`]); the channel
     /// uncounts it when the worker is done with it.
     /// `permit` is given back then, too.
     pub(crate) async fn call(
@@ -168,6 +187,17 @@ impl Channel {
     /// Uncounts a call the worker has answered, and removes its slot if the caller is done too.
     fn worker_done(&self, state: &mut State, id: u32, was_abandoned: bool) {
         self.instance.end(was_abandoned);
+        self.pace.note_answer();
+        self.forget(state, id);
+    }
+
+    /// As [`Channel::worker_done`], for a call that died with the worker.
+    fn worker_lost(&self, state: &mut State, id: u32, was_abandoned: bool) {
+        self.instance.lose(was_abandoned);
+        self.forget(state, id);
+    }
+
+    fn forget(&self, state: &mut State, id: u32) {
         let index = id as usize - 1;
         if state.slots.get(index).is_some_and(Slot::is_over) {
             state.slots.remove(index);
@@ -179,6 +209,7 @@ impl Channel {
     fn sweep(&self, now: Instant, grace: Duration) -> bool {
         let mut state = self.state.borrow_mut();
         let State { slots, out, .. } = &mut *state;
+        self.pace.tick(slots.iter().filter(|(_, slot)| slot.is_running()).count());
         let mut stuck = None;
         let mut cancelled = false;
         for (index, slot) in slots.iter_mut().filter(|(_, slot)| slot.is_running() && slot.deadline.is_over(now)) {

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::pool::Pool;
+use crate::{manifest::Manifest, pool::Pool};
 
 const GRACE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -77,8 +77,9 @@ fn with_channel<F: Future<Output = ()>>(test: impl FnOnce(Rc<Channel>, Worker) -
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let pool = Arc::new(Pool::new(0, "shop".into(), Language::Python, 100, 10));
-        let channel = Channel::new(Arc::new(Instance::new(pool)));
+        let bounds = Manifest::default().bounds(Language::Python);
+        let pool = Arc::new(Pool::new(0, "shop".into(), Language::Python, bounds, 1 << 20));
+        let channel = Channel::new(Arc::new(Instance::new(pool, 1)));
         let driver = spawn_local(drive(Rc::clone(&channel), ours, 1 << 20, GRACE));
         timeout(4 * PATIENCE, test(channel, Worker { stream: theirs, input: Vec::new() })).await.expect("in time");
         driver.abort();
@@ -86,7 +87,7 @@ fn with_channel<F: Future<Output = ()>>(test: impl FnOnce(Rc<Channel>, Worker) -
 }
 
 fn call(channel: &Rc<Channel>, budget: Duration) -> tokio::task::JoinHandle<Result<Reply, Error>> {
-    assert!(channel.instance().begin());
+    assert!(channel.begin(7));
     let channel = Rc::clone(channel);
     spawn_local(async move { channel.call(invocation(budget), None).await })
 }

@@ -23,7 +23,10 @@ use crate::{
     config::Config,
     inspect::{Describe, Inspected},
     logs,
-    pool::{Pool, plan::Event},
+    pool::{
+        Pool,
+        plan::{Death, Id},
+    },
     threads::Threads,
     worker::process::{self, Launch, Process},
 };
@@ -36,11 +39,30 @@ const PIPE_REST: Duration = Duration::from_millis(200);
 /// What the owner of a pool learns from its instances.
 pub(crate) enum Report {
     /// It is loaded; this is what the language says of its functions.
-    Ready(Vec<Inspected>),
+    Ready(Arc<Instance>, Vec<Inspected>),
     /// It could not be loaded.
     StartFailed(Failure),
-    /// As [`Event`] says.
-    Changed(Event),
+    /// It died unasked, for that reason.
+    Lost(String, Death),
+    /// It is given up: it still runs, but takes no more calls and is going to be killed.
+    Condemned,
+}
+
+/// Where one instance reports to.
+pub(crate) struct Reports {
+    id: Id,
+    sender: mpsc::UnboundedSender<(Id, Report)>,
+}
+
+impl Reports {
+    pub(crate) fn new(id: Id, sender: mpsc::UnboundedSender<(Id, Report)>) -> Self {
+        Self { id, sender }
+    }
+
+    fn send(&self, report: Report) {
+        // Nobody listens any more once the pool is closed: that is fine with all of them.
+        let _ = self.sender.send((self.id, report));
+    }
 }
 
 /// All that starting instances of one pool takes.
@@ -75,33 +97,28 @@ impl Start {
 /// Lives the life of one instance. Ends when its process is gone.
 ///
 /// `retire` resolves when it should drain and stop, with how long its calls may take.
-pub(crate) async fn live(
-    start: Arc<Start>,
-    reports: mpsc::UnboundedSender<Report>,
-    retire: impl Future<Output = Duration>,
-) {
+pub(crate) async fn live(start: Arc<Start>, reports: Reports, retire: impl Future<Output = Duration>) {
     tokio::pin!(retire);
     let loaded = tokio::select! {
         loaded = Worker::load(&start) => loaded,
         _ = &mut retire => return,
     };
-    // Nobody listens to reports any more once the pool is closed: that is fine with all of them.
     let (mut worker, channels, inspected) = match loaded {
         Ok(loaded) => loaded,
-        Err(failure) => return drop(reports.send(Report::StartFailed(failure))),
+        Err(failure) => return reports.send(Report::StartFailed(failure)),
     };
     let (pool, pid) = (&start.pool, worker.process.pid());
-    let instance = Arc::new(Instance::new(Arc::clone(pool)));
-    pool.note_ready(pid, Arc::clone(&instance));
+    let instance = Arc::new(Instance::new(Arc::clone(pool), pid));
+    pool.note_ready(Arc::clone(&instance));
     start.threads.attach(&instance, channels);
     tracing::debug!(target: "fnmesh::runtime", app = %pool.app, language = %pool.language, pid, "instance ready");
-    let _ = reports.send(Report::Ready(inspected));
+    reports.send(Report::Ready(Arc::clone(&instance), inspected));
 
-    let (reason, event) = worker.serve(&start, &instance, retire, &reports).await;
+    let (reason, death) = worker.serve(&start, &instance, retire, &reports).await;
     pool.note_gone(pid);
-    instance.note_exited(reason);
-    if let Some(event) = event {
-        let _ = reports.send(Report::Changed(event));
+    instance.note_exited(reason.as_str());
+    if let Some(death) = death {
+        reports.send(Report::Lost(reason, death));
     }
     worker.read_pipes_out().await;
 }
@@ -145,14 +162,14 @@ impl Worker {
         Err(failure)
     }
 
-    /// Watches over a ready worker until its process is gone: how that came, and what it means for the pool.
+    /// Watches over a ready worker until its process is gone: how that came, and what it died of if nobody asked it to.
     async fn serve(
         &mut self,
         start: &Start,
         instance: &Arc<Instance>,
         retire: impl Future<Output = Duration>,
-        reports: &mpsc::UnboundedSender<Report>,
-    ) -> (String, Option<Event>) {
+        reports: &Reports,
+    ) -> (String, Option<Death>) {
         let Pool { app, language, .. } = &*start.pool;
         let pid = self.process.pid();
         let reason = tokio::select! {
@@ -167,7 +184,7 @@ impl Worker {
             reason = instance.condemned() => {
                 tracing::warn!(target: "fnmesh::runtime", %app, %language, pid, reason, "instance replaced");
                 start.pool.note_lost();
-                let _ = reports.send(Report::Changed(Event::Condemned));
+                reports.send(Report::Condemned);
                 let _ = timeout(start.config.grace, drained(start, instance)).await;
                 self.process.kill();
                 self.process.wait().await;
@@ -184,7 +201,7 @@ impl Worker {
         };
         start.pool.note_lost();
         tracing::warn!(target: "fnmesh::runtime", %app, %language, pid, reason, "instance lost");
-        (reason, Some(Event::Lost { called: instance.called() }))
+        (reason, Some(instance.death()))
     }
 
     async fn read_pipes_out(&mut self) {

@@ -6,26 +6,54 @@ mod control;
 pub(crate) mod life;
 mod pipes;
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{
-        AtomicBool, AtomicUsize,
-        Ordering::{Relaxed, SeqCst},
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU16, AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
+    time::Instant,
 };
 
+use fnmesh_invoke::{InstanceState, InstanceStatus};
 use tokio::sync::{Notify, watch};
 
-use crate::pool::Pool;
+use crate::{
+    pool::{Pool, plan::Death},
+    worker::process,
+};
+
+/// Calls that one thread has sent to an instance. Written by that thread alone, on cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add_one(&self) {
+        // Not `fetch_add`, which locks the bus: there is one writer.
+        self.0.store(self.0.load(Relaxed) + 1, Relaxed);
+    }
+}
 
 /// Counters and signals of one instance.
 pub(crate) struct Instance {
     pool: Arc<Pool>,
+    pid: u32,
+    since: Instant,
     /// Calls its worker has.
     in_flight: AtomicUsize,
-    /// Those of them whose caller no longer waits.
+    /// Calls it may have.
+    limit: AtomicUsize,
+    answered: AtomicBool,
+    /// The function that was called last before the first answer.
+    function: AtomicU16,
+    /// Calls of those in flight whose caller no longer waits.
     abandoned: AtomicUsize,
-    called: AtomicBool,
+    /// One for each channel.
+    counters: Mutex<Vec<Arc<Counter>>>,
+    memory_bytes: AtomicU64,
     /// Set while somebody waits for `idle`.
     retiring: AtomicBool,
     idle: Notify,
@@ -35,12 +63,18 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    pub(crate) fn new(pool: Arc<Pool>) -> Self {
+    pub(crate) fn new(pool: Arc<Pool>, pid: u32) -> Self {
         Self {
-            pool,
+            pid,
+            since: Instant::now(),
             in_flight: AtomicUsize::new(0),
+            limit: AtomicUsize::new(pool.first_limit()),
+            pool,
+            answered: AtomicBool::new(false),
+            function: AtomicU16::new(0),
             abandoned: AtomicUsize::new(0),
-            called: AtomicBool::new(false),
+            counters: Mutex::default(),
+            memory_bytes: AtomicU64::new(0),
             retiring: AtomicBool::new(false),
             idle: Notify::new(),
             condemned: OnceLock::new(),
@@ -53,36 +87,110 @@ impl Instance {
         &self.pool
     }
 
+    /// Of its worker.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Calls its worker has.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(SeqCst)
     }
 
-    /// Whether a call ever reached it.
-    fn called(&self) -> bool {
-        self.called.load(Relaxed)
+    /// Calls that have reached it; as of the last one of each thread that the caller has synchronised with.
+    pub(crate) fn calls(&self) -> u64 {
+        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        counters.iter().map(|counter| counter.0.load(Relaxed)).sum()
     }
 
-    /// Counts one more call, if it has room for one.
-    pub(crate) fn begin(&self) -> bool {
-        if !self.called.load(Relaxed) {
-            self.called.store(true, Relaxed);
+    /// Where a channel counts its calls.
+    pub(crate) fn counter(&self) -> Arc<Counter> {
+        let counter = Arc::<Counter>::default();
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&counter));
+        counter
+    }
+
+    /// Whether its worker has answered a call.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.answered.load(Relaxed)
+    }
+
+    /// Whether there is room for one more call.
+    pub(crate) fn has_room(&self) -> bool {
+        self.in_flight() < self.limit.load(Relaxed)
+    }
+
+    /// Counts one more call, of this function, if it has room for one.
+    pub(crate) fn begin(&self, function: u16) -> bool {
+        if !self.answered.load(Relaxed) {
+            self.function.store(function, Relaxed);
         }
-        if self.in_flight.fetch_add(1, SeqCst) < self.pool.concurrency {
+        if self.in_flight.fetch_add(1, SeqCst) < self.limit.load(Relaxed) {
             return true;
         }
-        self.in_flight.fetch_sub(1, SeqCst);
+        self.give_back();
         false
     }
 
     /// Uncounts a call its worker answered.
     pub(crate) fn end(&self, was_abandoned: bool) {
+        if !self.answered.load(Relaxed) {
+            self.note_first_answer();
+        }
+        self.lose(was_abandoned);
+    }
+
+    /// Uncounts a call that died with its worker.
+    pub(crate) fn lose(&self, was_abandoned: bool) {
         if was_abandoned {
             self.abandoned.fetch_sub(1, SeqCst);
         }
-        self.in_flight.fetch_sub(1, SeqCst);
-        self.pool.wake_one();
+        self.give_back();
         self.note_idle();
+    }
+
+    fn give_back(&self) {
+        self.in_flight.fetch_sub(1, SeqCst);
+        if self.pool.queue().has_line() {
+            self.pool.queue().wake_one();
+        }
+    }
+
+    fn note_first_answer(&self) {
+        self.answered.store(true, Relaxed);
+        let concurrency = self.pool.bounds.concurrency;
+        if self.limit.swap(concurrency, Relaxed) < concurrency {
+            self.pool.queue().wake_many(concurrency);
+        }
+    }
+
+    /// What its death means, if it is dead now.
+    pub(crate) fn death(&self) -> Death {
+        let (in_flight, answered) = (self.in_flight(), self.has_answered());
+        Death { in_flight, answered, function: self.function.load(Relaxed) }
+    }
+
+    /// Looks at the memory of its worker.
+    pub(crate) fn note_memory(&self) {
+        self.memory_bytes.store(process::memory_bytes(self.pid).unwrap_or(0), Relaxed);
+    }
+
+    pub(crate) fn status(&self, now: Instant) -> InstanceStatus {
+        let state = if self.condemned.get().is_some() {
+            InstanceState::Condemned
+        } else if self.retiring.load(SeqCst) {
+            InstanceState::Draining
+        } else {
+            InstanceState::Ready
+        };
+        InstanceStatus {
+            pid: self.pid,
+            state,
+            in_flight: self.in_flight(),
+            calls: self.calls(),
+            age_s: now.saturating_duration_since(self.since).as_secs(),
+            memory_bytes: Some(self.memory_bytes.load(Relaxed)).filter(|bytes| *bytes > 0),
+        }
     }
 
     /// The caller of one of its calls no longer waits.

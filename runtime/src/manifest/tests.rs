@@ -1,5 +1,6 @@
 use std::fs;
 
+use fnmesh_invoke::Language;
 use tempfile::TempDir;
 
 use super::*;
@@ -30,7 +31,8 @@ fn absent_manifest_gives_the_defaults() {
     let manifest = read(&[("a.py", "")]).unwrap();
     assert_eq!(manifest, Manifest::default());
     assert_eq!(manifest.timeout, Duration::from_secs(30));
-    assert_eq!((manifest.concurrency.get(), manifest.instances.get()), (100, 1));
+    assert_eq!((manifest.concurrency.get(), manifest.min_instances, manifest.max_instances), (100, 1, None));
+    assert_eq!((manifest.keep_alive, manifest.queue.get()), (Duration::from_secs(600), 1024));
     assert!(manifest.public && !manifest.install_scripts);
     assert_eq!(read(&[(FILE, "")]).unwrap(), Manifest::default());
 }
@@ -48,11 +50,22 @@ fn every_key_is_read() {
             timeout = "1m 30s"
             concurrency = 10000
             memory = "256MiB"
-            instances = 256
+            min_instances = 0
+            max_instances = 256
+            keep_alive = "24h"
+            queue = 100000
             install_scripts = true
             public = false
             [env]
             MODE = "test"
+            [python]
+            min_instances = 3
+            max_instances = 4
+            concurrency = 5
+            keep_alive = "1s"
+            queue = 6
+            [node]
+            max_instances = 7
             [functions.add]
             timeout = "1ms"
             concurrency = 1
@@ -77,7 +90,18 @@ fn every_key_is_read() {
         timeout: Duration::from_secs(90),
         concurrency: NonZeroU32::new(10_000).unwrap(),
         memory: Some(ByteSize::mib(256)),
-        instances: NonZeroU32::new(256).unwrap(),
+        min_instances: 0,
+        max_instances: NonZeroU32::new(256),
+        keep_alive: Duration::from_secs(24 * 60 * 60),
+        queue: NonZeroU32::new(100_000).unwrap(),
+        python: PoolSettings {
+            min_instances: Some(3),
+            max_instances: NonZeroU32::new(4),
+            concurrency: NonZeroU32::new(5),
+            keep_alive: Some(Duration::from_secs(1)),
+            queue: NonZeroU32::new(6),
+        },
+        node: PoolSettings { max_instances: NonZeroU32::new(7), ..PoolSettings::default() },
         install_scripts: true,
         public: false,
         env: [("MODE".into(), "test".into())].into(),
@@ -99,6 +123,10 @@ fn unknown_key_is_named_with_what_was_meant() {
     ] {
         assert_eq!(parse(text).unwrap_err(), expected);
     }
+    for text in ["instances = 2", "[python]\ninstances = 2"] {
+        let error = parse(text).unwrap_err();
+        assert!(error.contains("unknown key \"instances\"; write min_instances and max_instances"), "{error}");
+    }
     let error = parse("qqq = 1").unwrap_err();
     assert!(error.starts_with("fnmesh.toml:1: unknown key \"qqq\"; there are name, modules, timeout,"), "{error}");
 }
@@ -106,6 +134,7 @@ fn unknown_key_is_named_with_what_was_meant() {
 #[test]
 fn value_out_of_range_is_refused_with_the_range() {
     let timeout = "expected a duration of 1ms to 24h, such as \"30s\"";
+    let keep_alive = "expected a duration of 1s to 24h, such as \"10m\"";
     let memory = "expected a size of 16MiB or more, such as \"256MiB\"";
     for (text, expected) in [
         ("timeout = \"0s\"", format!("invalid value: string \"0s\", {timeout}")),
@@ -116,13 +145,17 @@ fn value_out_of_range_is_refused_with_the_range() {
         ("concurrency = 10001", "invalid value: integer `10001`, expected a whole number of 1 to 10000".into()),
         ("concurrency = -1", "invalid value: integer `-1`, expected a whole number of 1 to 10000".into()),
         ("concurrency = \"5\"", "invalid type: string \"5\", expected a whole number of 1 to 10000".into()),
-        ("instances = 257", "invalid value: integer `257`, expected a whole number of 1 to 256".into()),
+        ("max_instances = 257", "invalid value: integer `257`, expected a whole number of 1 to 256".into()),
+        ("max_instances = 0", "invalid value: integer `0`, expected a whole number of 1 to 256".into()),
+        ("min_instances = 257", "invalid value: integer `257`, expected a whole number of 0 to 256".into()),
+        ("keep_alive = \"999ms\"", format!("invalid value: string \"999ms\", {keep_alive}")),
+        ("queue = 0", "invalid value: integer `0`, expected a whole number of 1 to 100000".into()),
         ("memory = \"15MiB\"", format!("invalid value: string \"15MiB\", {memory}")),
         ("memory = \"much\"", format!("invalid value: string \"much\", {memory}")),
         ("public = \"yes\"", "invalid type: string \"yes\", expected a boolean".into()),
     ] {
         assert_eq!(parse(&format!("# 1\n{text}")).unwrap_err(), format!("fnmesh.toml:2: {expected}"));
-        if !text.starts_with(['i', 'm']) {
+        if !text.starts_with(['m', 'k', 'q']) {
             assert_eq!(parse(&format!("[functions.f]\n{text}")).unwrap_err(), format!("fnmesh.toml:2: {expected}"));
         }
     }
@@ -277,4 +310,26 @@ fn metacall_faults_are_named() {
     ] {
         assert_eq!(read(&[("metacall.json", text), ("a.py", "")]).unwrap_err(), expected);
     }
+}
+
+#[test]
+fn language_wins_over_the_app() {
+    let manifest =
+        parse("min_instances = 2\nmax_instances = 9\nqueue = 10\n[node]\nmin_instances = 0\nqueue = 3").unwrap();
+    let (python, node) = (manifest.bounds(Language::Python), manifest.bounds(Language::Node));
+    assert_eq!((python.min, python.max, python.queue), (2, 9, 10));
+    assert_eq!((node.min, node.max, node.queue), (0, 9, 3));
+}
+
+#[test]
+fn maximum_follows_a_larger_minimum() {
+    let bounds = parse("min_instances = 256").unwrap().bounds(Language::Node);
+    assert_eq!((bounds.min, bounds.max), (256, 256));
+    assert!(Manifest::default().bounds(Language::Python).max >= 2);
+}
+
+#[test]
+fn minimum_above_the_maximum_is_refused() {
+    let error = parse("max_instances = 2\n[python]\nmin_instances = 3").unwrap_err();
+    assert!(error.contains("min_instances = 3 is more than max_instances = 2 for python"), "{error}");
 }

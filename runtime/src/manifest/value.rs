@@ -10,6 +10,9 @@ use serde::{
 
 pub(super) const DEFAULT_CONCURRENCY: NonZeroU32 = NonZeroU32::new(100).unwrap();
 
+pub(super) const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(10 * 60);
+pub(super) const DEFAULT_QUEUE: NonZeroU32 = NonZeroU32::new(1024).unwrap();
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -26,15 +29,47 @@ pub(super) fn some_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 }
 
 pub(super) fn concurrency<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU32, D::Error> {
-    deserializer.deserialize_any(Count::<10_000>)
+    deserializer.deserialize_any(Count::<1, 10_000>).map(at_least_one)
 }
 
 pub(super) fn some_concurrency<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
     concurrency(deserializer).map(Some)
 }
 
-pub(super) fn instances<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU32, D::Error> {
-    deserializer.deserialize_any(Count::<256>)
+pub(super) fn min_instances<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    deserializer.deserialize_any(Count::<0, 256>)
+}
+
+pub(super) fn some_min_instances<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    min_instances(deserializer).map(Some)
+}
+
+pub(super) fn some_instances<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
+    deserializer.deserialize_any(Count::<1, 256>).map(at_least_one).map(Some)
+}
+
+pub(super) fn keep_alive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    deserializer.deserialize_any(Text {
+        expected: "a duration of 1s to 24h, such as \"10m\"",
+        parse: |text| humantime::parse_duration(text).ok().filter(|time| (Duration::from_secs(1)..=DAY).contains(time)),
+    })
+}
+
+pub(super) fn some_keep_alive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    keep_alive(deserializer).map(Some)
+}
+
+pub(super) fn queue<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU32, D::Error> {
+    deserializer.deserialize_any(Count::<1, 100_000>).map(at_least_one)
+}
+
+pub(super) fn some_queue<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
+    queue(deserializer).map(Some)
+}
+
+/// What a [`Count`] from 1 on has read.
+fn at_least_one(count: u32) -> NonZeroU32 {
+    NonZeroU32::new(count).expect("zero was refused when it was read")
 }
 
 pub(super) fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ByteSize>, D::Error> {
@@ -75,20 +110,19 @@ impl<T> Visitor<'_> for Text<T> {
     }
 }
 
-struct Count<const MAX: u32>;
+struct Count<const MIN: u32, const MAX: u32>;
 
-impl<const MAX: u32> Visitor<'_> for Count<MAX> {
-    type Value = NonZeroU32;
+impl<const MIN: u32, const MAX: u32> Visitor<'_> for Count<MIN, MAX> {
+    type Value = u32;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a whole number of 1 to {MAX}")
+        write!(f, "a whole number of {MIN} to {MAX}")
     }
 
-    fn visit_i64<E: Error>(self, number: i64) -> Result<NonZeroU32, E> {
+    fn visit_i64<E: Error>(self, number: i64) -> Result<u32, E> {
         u32::try_from(number)
             .ok()
-            .filter(|count| *count <= MAX)
-            .and_then(NonZeroU32::new)
+            .filter(|count| (MIN..=MAX).contains(count))
             .ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
     }
 }

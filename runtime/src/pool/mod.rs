@@ -1,93 +1,139 @@
 //! The instances of one app and language on this node, as everybody may see them.
 //!
-//! One task owns a pool ([`supervise`]); threads that call share this struct of atomics with it.
+//! One task owns a pool ([`supervise`]); threads that call share this struct with it. A call that finds an instance
+//! with room and no queue reads two flags of it, and writes nothing.
 
 pub(crate) mod plan;
+pub(crate) mod queue;
+mod status;
 pub(crate) mod supervise;
 
 use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use fnmesh_invoke::{Error, Failure, Language, PoolStatus};
+use fnmesh_invoke::{Deadline, Error, Language};
+pub(crate) use plan::Bounds;
+use queue::{Full, Place, Queue, Turn};
+use status::{ColdStarts, Published};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::instance::Instance;
+
+/// What `Retry-After` says at least, and where nothing better is known.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+/// What `Retry-After` says at most: whatever is the matter now may have changed by then.
+const RETRY_LATE: Duration = Duration::from_secs(60);
 
 /// Facts and counters of one pool.
 pub(crate) struct Pool {
     pub(crate) id: u32,
     pub(crate) app: Arc<str>,
     pub(crate) language: Language,
-    /// Calls in flight in one instance at most.
-    pub(crate) concurrency: usize,
-    max_queue: usize,
-    queued: AtomicUsize,
-    /// Wakes calls that wait for an instance with room.
-    room: Notify,
-    /// Why the last start failed; cleared by the next good one.
-    failure: Mutex<Option<Failure>>,
+    pub(crate) bounds: Bounds,
+    max_queue_bytes: usize,
+    queue: Queue,
+    /// Set while nobody looks at the load: the next call rings.
+    asleep: AtomicBool,
+    /// Set while the line is empty as far as the owner knows: the next call that joins it rings.
+    armed: AtomicBool,
+    /// Wakes the owner.
+    bell: Notify,
+    /// Whether new instances take one call at a time until they have answered one.
+    on_probation: AtomicBool,
+    published: Mutex<Published>,
     instances: Mutex<BTreeMap<u32, Arc<Instance>>>,
     /// Per function: how many calls may be in flight, where its manifest says so.
     gates: OnceLock<Vec<Option<Arc<Semaphore>>>>,
     started: AtomicU64,
     lost: AtomicU64,
+    cold_starts: Mutex<ColdStarts>,
 }
 
 impl Pool {
-    pub(crate) fn new(id: u32, app: Arc<str>, language: Language, concurrency: usize, max_queue: usize) -> Self {
+    pub(crate) fn new(id: u32, app: Arc<str>, language: Language, bounds: Bounds, max_queue_bytes: usize) -> Self {
         Self {
             id,
             app,
             language,
-            concurrency,
-            max_queue,
-            queued: AtomicUsize::new(0),
-            room: Notify::new(),
-            failure: Mutex::default(),
+            bounds,
+            max_queue_bytes,
+            queue: Queue::new(queue::Limits { calls: bounds.queue, bytes: max_queue_bytes }),
+            asleep: AtomicBool::new(false),
+            armed: AtomicBool::new(false),
+            bell: Notify::new(),
+            on_probation: AtomicBool::new(false),
+            published: Mutex::default(),
             instances: Mutex::default(),
             gates: OnceLock::new(),
             started: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            cold_starts: Mutex::default(),
         }
     }
 
-    /// Whether calls are waiting; newcomers then wait behind them.
-    pub(crate) fn has_queue(&self) -> bool {
-        self.queued.load(SeqCst) > 0
+    /// The calls that wait.
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
     }
 
-    /// Tells one waiting call that there may be room.
-    pub(crate) fn wake_one(&self) {
-        if self.has_queue() {
-            self.room.notify_one();
+    /// Calls that one instance may have in flight while it has not answered any.
+    pub(crate) fn first_limit(&self) -> usize {
+        if self.on_probation.load(SeqCst) { 1 } else { self.bounds.concurrency }
+    }
+
+    /// To be called with each call, once it is counted on its instance: nobody looks at an idle pool.
+    pub(crate) fn note_call(&self) {
+        if self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst) {
+            self.bell.notify_one();
         }
     }
 
-    /// Tells all waiting calls to look again.
-    pub(crate) fn wake_all(&self) {
-        self.room.notify_waiters();
-    }
-
-    /// A place in the queue.
+    /// A place to wait with so many bytes of arguments.
     ///
     /// # Errors
-    /// [`Error::Throttled`] when the queue is full.
-    pub(crate) fn enqueue(&self) -> Result<Queued<'_>, Error> {
-        let queued = Queued { pool: self };
-        if self.queued.fetch_add(1, SeqCst) < self.max_queue {
-            return Ok(queued);
+    /// [`Error::Throttled`] when no more may wait.
+    pub(crate) fn enter(&self, bytes: usize) -> Result<Place<'_>, Error> {
+        self.queue.enter(bytes).map_err(|full| self.refusal(full, Instant::now()))
+    }
+
+    /// A turn in the line of those that wait for room.
+    ///
+    /// # Errors
+    /// [`Error::Throttled`] when the deadline is sure to pass before.
+    pub(crate) fn line_up<'a>(&self, place: &Place<'a>, deadline: Deadline) -> Result<Turn<'a>, Error> {
+        let now = Instant::now();
+        let turn = place.line_up(deadline, now).map_err(|full| self.refusal(full, now))?;
+        if self.armed.load(SeqCst) && self.armed.swap(false, SeqCst) {
+            self.bell.notify_one();
         }
-        Err(Error::Throttled {
-            reason: format!("{} calls already wait for app {:?}, the limit", self.max_queue, self.app),
-            retry_after: Duration::from_secs(1),
-            rate: false,
-        })
+        Ok(turn)
+    }
+
+    fn refusal(&self, full: Full, now: Instant) -> Error {
+        let reason = match full {
+            Full::Calls => {
+                format!("{} calls already wait for app {:?}, the limit", self.bounds.queue, self.app)
+            }
+            Full::Bytes => {
+                let limit = self.max_queue_bytes;
+                format!("the arguments of calls that wait for app {:?} reach the limit of {limit} bytes", self.app)
+            }
+            Full::TooLong(wait) => {
+                let wait = wait.as_secs_f64();
+                format!("the call would wait for app {:?} for about {wait:.1} s, longer than it may take", self.app)
+            }
+        };
+        let drained = self.queue.drained_in(now).unwrap_or_default();
+        Error::Throttled { reason, retry_after: drained.clamp(RETRY_SOON, RETRY_LATE), rate: false }
     }
 
     /// The limit on calls in flight of function `index`, if its manifest sets one.
@@ -101,68 +147,38 @@ impl Pool {
         let _ = self.gates.set(gates);
     }
 
-    /// Why calls cannot be served, while no instance is there and the last start failed.
-    pub(crate) fn failure(&self) -> Option<Error> {
-        if !lock(&self.instances).is_empty() {
-            return None;
-        }
-        let failure = Box::new(lock(&self.failure).clone()?);
-        Some(Error::StartFailed { app: self.app.to_string(), failure })
-    }
-
-    pub(crate) fn note_ready(&self, pid: u32, instance: Arc<Instance>) {
-        self.started.fetch_add(1, SeqCst);
-        *lock(&self.failure) = None;
-        lock(&self.instances).insert(pid, instance);
-    }
-
-    fn note_start_failed(&self, failure: Failure) {
-        *lock(&self.failure) = Some(failure);
-        self.wake_all();
+    pub(crate) fn note_ready(&self, instance: Arc<Instance>) {
+        self.started.fetch_add(1, Relaxed);
+        lock(&self.instances).insert(instance.pid(), instance);
+        self.note_capacity();
     }
 
     pub(crate) fn note_gone(&self, pid: u32) {
         lock(&self.instances).remove(&pid);
+        self.note_capacity();
     }
 
     pub(crate) fn note_lost(&self) {
-        self.lost.fetch_add(1, SeqCst);
+        self.lost.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn status(&self) -> PoolStatus {
-        let instances = lock(&self.instances);
-        PoolStatus {
-            language: self.language,
-            pids: instances.keys().copied().collect(),
-            in_flight: instances.values().map(|instance| instance.in_flight()).sum(),
-            queued: self.queued.load(SeqCst),
-            started: self.started.load(SeqCst),
-            lost: self.lost.load(SeqCst),
-        }
+    /// Whether no instance is there to serve a call.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.instances).is_empty()
+    }
+
+    /// A call has waited so long because no instance was there.
+    pub(crate) fn note_cold_start(&self, waited: Duration) {
+        lock(&self.cold_starts).add(waited);
+    }
+
+    fn note_capacity(&self) {
+        let calls = lock(&self.instances).len() * self.bounds.concurrency;
+        self.queue.set_capacity(calls, Instant::now());
     }
 }
 
 /// Locks a mutex whose data stay valid even if a holder panicked.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A place in a pool's queue; given back on drop.
-pub(crate) struct Queued<'a> {
-    pool: &'a Pool,
-}
-
-impl Queued<'_> {
-    /// Resolves when there may be room; enable it before looking.
-    pub(crate) fn room(&self) -> tokio::sync::futures::Notified<'_> {
-        self.pool.room.notified()
-    }
-}
-
-impl Drop for Queued<'_> {
-    fn drop(&mut self) {
-        self.pool.queued.fetch_sub(1, SeqCst);
-        // A wake-up meant for this call may be another's.
-        self.pool.wake_one();
-    }
 }

@@ -1,7 +1,9 @@
 //! The task that owns a pool: it carries out what the plan says.
 
 use std::{
-    sync::Arc,
+    collections::BTreeMap,
+    future::pending,
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
@@ -14,68 +16,220 @@ use tokio::{
 
 use super::{
     Pool,
-    plan::{Action, Event, Plan},
+    plan::{Action, Event, Id, Load, Plan, Use},
 };
 use crate::{
     inspect::Inspected,
-    instance::life::{Report, Start, live},
+    instance::{
+        Instance,
+        life::{Report, Reports, Start, live},
+    },
 };
+
+/// How long the calls of an instance that is not needed any more may take to end: as long as any call may.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// How often the memory of instances is looked at while calls come in.
+const MEMORY_LOOK: Duration = Duration::from_secs(1);
 
 /// Says when a pool's instances should drain and stop, and how long that may take.
 pub(crate) type Retire = watch::Receiver<Option<Duration>>;
 
-/// Keeps `want` instances until `retire` says to stop; ends when the last process is gone.
+/// Keeps the instances that the plan wants until `retire` says to stop; ends when the last process is gone.
 ///
 /// `first` gets how the first start went. A failed one is not tried again: the app is not deployed.
 pub(crate) async fn supervise(
     start: Arc<Start>,
-    want: usize,
     retire: Retire,
     first: oneshot::Sender<Result<Vec<Inspected>, Failure>>,
 ) {
     let (reports, mut inbox) = mpsc::unbounded_channel();
-    let mut plan = Plan::new(want);
-    let mut instances = JoinSet::new();
-    let mut first = Some(first);
-    let mut actions = plan.open(Instant::now());
+    let mut owner = Owner {
+        plan: Plan::new(start.pool.bounds),
+        start,
+        retire: retire.clone(),
+        reports,
+        instances: BTreeMap::new(),
+        tasks: JoinSet::new(),
+        first: Some(first),
+        failure: None,
+        memory_looked: Instant::now(),
+    };
+    let actions = owner.plan.open(Instant::now());
+    owner.carry_out(actions);
     loop {
-        for Action::StartAt(at) in actions.drain(..) {
-            instances.spawn(live_from(at, Arc::clone(&start), reports.clone(), retire.clone()));
-        }
-        let report = tokio::select! {
-            report = inbox.recv() => report.expect("this task holds a sender"),
-            Some(_) = instances.join_next(), if !instances.is_empty() => continue,
-            _ = retired(retire.clone()) => break,
-        };
-        let event = match report {
-            Report::Changed(event) => event,
-            Report::Ready(inspected) => {
-                // The receiver is gone when the deployment was given up; then `retire` follows.
-                first.take().map(|first| first.send(Ok(inspected)));
-                Event::Ready
-            }
-            Report::StartFailed(failure) => {
-                if let Some(first) = first.take() {
-                    instances.shutdown().await;
-                    let _ = first.send(Err(failure));
+        let next = owner.rest();
+        tokio::select! {
+            Some((id, report)) = inbox.recv() => {
+                if let Some(failure) = owner.hear(id, report) {
+                    owner.tasks.shutdown().await;
+                    owner.first.take().map(|first| first.send(Err(failure)));
                     return;
                 }
-                let Pool { app, language, .. } = &*start.pool;
+            }
+            Some(_) = owner.tasks.join_next() => {}
+            () = owner.start.pool.bell.notified() => owner.look(),
+            () = until(next) => owner.look(),
+            _ = retired(retire.clone()) => break,
+        }
+    }
+    while owner.tasks.join_next().await.is_some() {}
+}
+
+struct Owner {
+    start: Arc<Start>,
+    plan: Plan,
+    retire: Retire,
+    reports: mpsc::UnboundedSender<(Id, Report)>,
+    instances: BTreeMap<Id, Owned>,
+    tasks: JoinSet<()>,
+    /// Until the first start is over.
+    first: Option<oneshot::Sender<Result<Vec<Inspected>, Failure>>>,
+    /// The last one.
+    failure: Option<Failure>,
+    memory_looked: Instant,
+}
+
+/// An instance that is part of the pool.
+struct Owned {
+    /// Dropped, it lets the instance finish its calls and stop.
+    _stop: oneshot::Sender<()>,
+    /// Once it is ready.
+    instance: Option<Arc<Instance>>,
+}
+
+impl Owner {
+    fn pool(&self) -> &Pool {
+        &self.start.pool
+    }
+
+    /// Handles a report. `Some` when the app could not be started at all.
+    fn hear(&mut self, id: Id, report: Report) -> Option<Failure> {
+        let event = match report {
+            Report::Ready(instance, inspected) => {
+                // The receiver is gone when the deployment was given up; then `retire` follows.
+                self.first.take().map(|first| first.send(Ok(inspected)));
+                instance.note_memory();
+                if let Some(owned) = self.instances.get_mut(&id) {
+                    owned.instance = Some(instance);
+                }
+                Event::Ready(id)
+            }
+            Report::StartFailed(failure) if self.first.is_some() => return Some(failure),
+            Report::StartFailed(failure) => {
+                let Pool { app, language, .. } = self.pool();
                 tracing::error!(target: "fnmesh::runtime", %app, %language, %failure, "instance could not start");
-                start.pool.note_start_failed(failure);
-                Event::StartFailed
+                self.failure = Some(failure);
+                self.instances.remove(&id);
+                Event::StartFailed(id)
+            }
+            Report::Lost(reason, death) => {
+                let message = format!("its instances keep dying: {reason}");
+                self.failure = Some(Failure { kind: "CrashLoop".to_owned(), message, stack: String::new() });
+                self.instances.remove(&id);
+                Event::Lost(id, death)
+            }
+            Report::Condemned => {
+                self.instances.remove(&id);
+                Event::Condemned(id)
             }
         };
-        actions = plan.handle(event, Instant::now());
+        self.with_load(|plan, load, now| plan.handle(event, load, now));
+        None
     }
-    while instances.join_next().await.is_some() {}
+
+    fn look(&mut self) {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.memory_looked) >= MEMORY_LOOK {
+            self.memory_looked = now;
+            self.ready().for_each(|(_, instance)| instance.note_memory());
+        }
+        self.with_load(Plan::look);
+    }
+
+    fn ready(&self) -> impl Iterator<Item = (Id, &Arc<Instance>)> {
+        self.instances.iter().filter_map(|(id, owned)| Some((*id, owned.instance.as_ref()?)))
+    }
+
+    fn with_load(&mut self, step: impl FnOnce(&mut Plan, &Load<'_>, Instant) -> Vec<Action>) {
+        // Before the line is looked at: who joins it later rings.
+        self.pool().armed.store(true, SeqCst);
+        let (queued, head_since) = self.pool().queue.line();
+        if queued > 0 {
+            // The plan says when to look again.
+            self.pool().armed.store(false, SeqCst);
+        }
+        let instances: Vec<_> = self.uses();
+        let load = Load { queued, head_since, instances: &instances };
+        let actions = step(&mut self.plan, &load, Instant::now());
+        self.carry_out(actions);
+    }
+
+    fn uses(&self) -> Vec<Use> {
+        let uses = self.ready().map(|(id, instance)| Use {
+            id,
+            in_flight: instance.in_flight(),
+            calls: instance.calls(),
+            answered: instance.has_answered(),
+        });
+        uses.collect()
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        // Before instances start: they shall know whether they are on probation.
+        let now = Instant::now();
+        self.start.pool.publish(&self.plan, self.failure.as_ref(), now);
+        for action in actions {
+            match action {
+                Action::Start(id, at) => {
+                    let (stop, stopped) = oneshot::channel();
+                    self.instances.insert(id, Owned { _stop: stop, instance: None });
+                    let reports = Reports::new(id, self.reports.clone());
+                    self.tasks.spawn(live_from(at, Arc::clone(&self.start), reports, self.retire.clone(), stopped));
+                }
+                Action::Stop(id) => drop(self.instances.remove(&id)),
+            }
+        }
+    }
+
+    /// When to look next. Asks for a ring if that is later than the next call.
+    fn rest(&mut self) -> Option<Instant> {
+        loop {
+            let now = Instant::now();
+            let next = self.plan.next_look(now);
+            if self.plan.is_active() {
+                return next;
+            }
+            // Before the load is looked at: a call that begins later rings.
+            self.pool().asleep.store(true, SeqCst);
+            let calls: u64 = self.ready().map(|(_, instance)| instance.calls()).sum();
+            if calls == self.plan.calls() && self.ready().all(|(_, instance)| instance.in_flight() == 0) {
+                return next;
+            }
+            self.pool().asleep.store(false, SeqCst);
+            self.look();
+        }
+    }
 }
 
 /// One instance, from `at` on.
-async fn live_from(at: Instant, start: Arc<Start>, reports: mpsc::UnboundedSender<Report>, retire: Retire) {
+async fn live_from(at: Instant, start: Arc<Start>, reports: Reports, retire: Retire, stopped: oneshot::Receiver<()>) {
+    let leave = async {
+        tokio::select! {
+            patience = retired(retire.clone()) => patience,
+            _ = stopped => PATIENCE,
+        }
+    };
+    tokio::pin!(leave);
     tokio::select! {
-        () = sleep_until(at.into()) => live(start, reports, retired(retire)).await,
-        _ = retired(retire.clone()) => {}
+        () = sleep_until(at.into()) => live(start, reports, leave).await,
+        _ = &mut leave => {}
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => pending().await,
     }
 }
 

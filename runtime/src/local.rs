@@ -143,7 +143,8 @@ impl Inner {
                 permit
             }
         };
-        timeout_at(deadline, pool.wait(call, gate, permit)).await.map_err(|_| too_late())?
+        // Boxed, so that a call that need not wait does not carry it along.
+        Box::pin(timeout_at(deadline, pool.wait(call, gate, permit))).await.map_err(|_| too_late())?
     }
 
     /// `None` while this thread has not heard of the pool.
@@ -199,6 +200,8 @@ impl Inner {
         drop(spawn_local(async move {
             drive(Rc::clone(&channel), stream, limit, grace).await;
             pool.forget(channel.instance());
+            // Those that wait may have to be refused now.
+            pool.pool.queue().wake_many(usize::MAX);
         }));
     }
 
@@ -277,8 +280,11 @@ impl LocalPool {
         if let Some(channel) = self.pick(function) {
             return Some((Ok(channel), self.has_room()));
         }
-        let refused = if self.channels.borrow().is_empty() { self.pool.refused(Instant::now()) } else { None };
-        refused.map(|error| (Err(error.into()), false))
+        if self.channels.borrow().iter().any(|channel| !channel.is_closed()) {
+            return None;
+        }
+        let error = self.pool.refused(Instant::now())?;
+        Some((Err(error.into()), false))
     }
 
     fn forget(&self, instance: &Arc<Instance>) {

@@ -136,10 +136,8 @@ impl Queue {
 
     /// Tells as many, in order.
     pub(crate) fn wake_many(&self, count: usize) {
-        for _ in 0..count {
-            if !self.has_line() {
-                return;
-            }
+        // Not more often than there are calls: one that was woken in vain waits again.
+        for _ in 0..count.min(self.in_line.load(SeqCst)) {
             // Not under the lock: the woken thread wants it next.
             let Some(waker) = self.lock().wake_from(0) else { return };
             waker.wake();

@@ -237,7 +237,7 @@ fn app_that_dies_on_every_call_opens_the_circuit() {
     let mut pool = Pool::opened(BOUNDS);
     let open = |pool: &Pool| matches!(pool.plan.circuit(pool.now), Circuit::Open { .. });
     for deaths in 0..50 {
-        assert_eq!(open(&pool), false);
+        assert!(!open(&pool));
         pool.die(Death { function: deaths % 2, ..ON_A_CALL });
         if open(&pool) {
             assert_eq!(deaths, 9);
@@ -403,6 +403,35 @@ proptest! {
         pool.pass(Duration::from_secs(3600));
         prop_assert_eq!((pool.ready.len(), pool.starting.len()), (min, 0));
         prop_assert_eq!(pool.plan.next_look(pool.now), None);
+    }
+}
+
+proptest! {
+    #[test]
+    fn deaths_that_calls_of_one_function_explain_never_open_the_circuit(
+        deaths in prop::collection::vec((1_usize..4, any::<bool>()), 0..100),
+    ) {
+        let mut pool = Pool::opened(BOUNDS);
+        for (in_flight, answered) in deaths {
+            pool.die(Death { in_flight, answered, function: 1 });
+            prop_assert_eq!(pool.plan.circuit(pool.now), Circuit::Closed);
+            prop_assert!(pool.pause() <= Duration::from_millis(250));
+            pool.now += pool.pause();
+            pool.all_ready();
+        }
+    }
+
+    #[test]
+    fn open_circuit_ends_within_the_longest_pause(steps in prop::collection::vec(step(), 0..150)) {
+        let mut pool = Pool::new(BOUNDS);
+        for step in &steps {
+            pool.step(step);
+            if let Circuit::Open { until } = pool.plan.circuit(pool.now) {
+                prop_assert!(pool.ready.is_empty() && until > pool.now);
+                prop_assert!(until <= pool.now + Duration::from_secs(30));
+                prop_assert_eq!(pool.plan.circuit(until), Circuit::HalfOpen);
+            }
+        }
     }
 }
 

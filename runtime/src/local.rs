@@ -291,3 +291,6 @@ impl LocalPool {
         self.channels.borrow_mut().retain(|channel| !Arc::ptr_eq(channel.instance(), instance));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,18 +70,6 @@ fn saturated_pool_grows_and_shrinks_again() {
 }
 
 #[test]
-fn load_that_one_instance_can_carry_stays_there() {
-    with_app(async |app| {
-        deploy(&app, "min_instances = 2\n").await;
-        until("both are there", || app.pool().instances.len() == 2).await;
-        let first = app.json("pid", "[]").await;
-        for _ in 0..50 {
-            assert_eq!(app.json("pid", "[]").await, first);
-        }
-    });
-}
-
-#[test]
 fn stuck_instance_does_not_attract_calls() {
     with_app(async |app| {
         deploy(&app, "min_instances = 2\n").await;

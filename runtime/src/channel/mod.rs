@@ -116,6 +116,12 @@ impl Channel {
         self.pace.is_slow()
     }
 
+    /// As if a sweep had found so many calls without an answer.
+    #[cfg(test)]
+    pub(crate) fn tick(&self, running: usize) {
+        self.pace.tick(running);
+    }
+
     /// Whether no call will be taken any more.
     pub(crate) fn is_closed(&self) -> bool {
         self.state.borrow().closed

@@ -128,6 +128,7 @@ pub(super) fn sample() -> Value {
             age_s: 3_725,
             memory_bytes: Some(12 << 20),
         }],
+        started: 1,
         want: 2,
         max_instances: 4,
         queued: 2,
@@ -161,7 +162,7 @@ mod tests {
     #[test]
     fn pools_and_instances_have_a_line_each() {
         let text = plain(sample());
-        for part in ["shop/node  1 of 2", "0 to 4", "2 of 1024", "61 ms", "2, 75 ms", "1h 2m 5s", "1234", "12.0 MiB"] {
+        for part in ["shop/node   1 of 2", "0 to 4", "2 of 1024", "61 ms", "2, 75 ms", "1h 2m 5s", "1234", "12.0 MiB"] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
         assert_eq!(text.lines().filter(|line| line.starts_with("shop/node")).count(), 2);

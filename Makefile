@@ -65,9 +65,9 @@ bench: ## compare with other servers, write loadtest/RESULTS.md (options in BENC
 	cargo build --release -p fnmesh -p fnmesh-python -p fnmesh-openloop
 	loadtest/bench --write $(BENCH)
 
-fuzz: ## fuzz the frame codec for FUZZ_SECONDS
+fuzz: ## fuzz each reader of strange bytes for FUZZ_SECONDS
 	@scripts/setup fuzz
-	scripts/fuzz frame $(FUZZ_SECONDS)
+	for target in frame framing route rpc; do scripts/fuzz $$target $(FUZZ_SECONDS); done
 
 clean: ## remove all that was built
 	cargo clean

@@ -57,9 +57,9 @@ impl Drop for Meter {
 pub(crate) async fn answer<I: Invoke>(
     thread: &Thread<I>,
     head: &Head<'_>,
-    hints: Hints<'_>,
+    hints: &Hints<'_>,
     body: Body<'_>,
-    path: FunctionPath<'_>,
+    path: &FunctionPath<'_>,
     busy: Busy,
 ) -> Response {
     let id = InvocationId::random();
@@ -87,8 +87,8 @@ impl<I: Invoke> Exchange<'_, I> {
     async fn run(
         &self,
         body: Body<'_>,
-        path: FunctionPath<'_>,
-        hints: Hints<'_>,
+        path: &FunctionPath<'_>,
+        hints: &Hints<'_>,
         mut busy: Busy,
     ) -> Result<Response, Rejection> {
         let started = Instant::now();
@@ -126,7 +126,7 @@ impl<I: Invoke> Exchange<'_, I> {
         function: Arc<Function>,
         body: Body<'_>,
         rest: &str,
-        hints: Hints<'_>,
+        hints: &Hints<'_>,
         started: Instant,
     ) -> Result<Reply, Rejection> {
         let memory = &self.thread.shared.memory;
@@ -136,7 +136,7 @@ impl<I: Invoke> Exchange<'_, I> {
         let (payload, request) = if function.signature.takes_request {
             (Payload::bytes(body), Some(Box::new(self.head.to_owned(rest))))
         } else {
-            (args::payload(&function, self.head, &hints, body)?, None)
+            (args::payload(&function, self.head, hints, body)?, None)
         };
         let invocation = Invocation {
             id: self.id,
@@ -145,8 +145,8 @@ impl<I: Invoke> Exchange<'_, I> {
             payload,
             request,
             hops: 0,
-            traceparent: hints.traceparent,
-            idempotency_key: hints.idempotency_key,
+            traceparent: hints.traceparent.clone(),
+            idempotency_key: hints.idempotency_key.clone(),
         };
         Ok(self.thread.invoker.call(invocation).await?)
     }

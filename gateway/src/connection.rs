@@ -26,6 +26,8 @@ const PROGRESS_BYTES: usize = 64 * 1024;
 /// What the transport, the service and the time limits of one connection share.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    /// Set while a call runs and only its caller's end is of interest.
+    pub(crate) watched: Cell<bool>,
     /// Set when no further request is to be taken.
     pub(crate) closing: Cell<bool>,
     /// Since when a part of a request head waits for the rest.
@@ -64,6 +66,7 @@ enum Expiry {
 impl Connection {
     pub(crate) fn new() -> Self {
         Self {
+            watched: Cell::default(),
             closing: Cell::default(),
             head_since: Cell::default(),
             head_late: Cell::default(),
@@ -155,10 +158,12 @@ impl Drop for Busy {
 }
 
 /// Drives a connection to its end, within its time limits. `shut_down` asks it to answer what is in
-/// flight and end. `None` when it had to be cut off.
+/// flight and end; `gone` tells, while it waits, whether the client is gone. `None` when it was cut off,
+/// which cancels its calls.
 pub(crate) async fn run<P: Future>(
     protocol: P,
     shut_down: impl Fn(Pin<&mut P>),
+    gone: impl Fn(&mut Context<'_>) -> Poll<()>,
     connection: &Connection,
     hub: &Hub,
     config: &Config,
@@ -173,6 +178,9 @@ pub(crate) async fn run<P: Future>(
             // Before a shutdown too: a request that has arrived is still served.
             if let Poll::Ready(ended) = protocol.as_mut().poll(cx) {
                 return Poll::Ready(Some(ended));
+            }
+            if connection.watched.get() && gone(cx).is_ready() {
+                return Poll::Ready(None);
             }
             if hub.is_draining() && !closing {
                 closing = true;

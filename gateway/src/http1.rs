@@ -11,7 +11,6 @@ mod wire;
 use std::{
     future::poll_fn,
     io,
-    pin::pin,
     rc::Rc,
     task::{Poll, ready},
     time::Instant,
@@ -112,7 +111,7 @@ async fn next_head(
 /// Answers one request; says whether the connection stays.
 ///
 /// # Errors
-/// When the client is gone, or the answer broke off.
+/// When the answer cannot be written, or broke off.
 async fn exchange<I: Invoke>(
     thread: &Rc<Thread<I>>,
     wire: &Wire,
@@ -123,14 +122,10 @@ async fn exchange<I: Invoke>(
     let request = head.read(bytes);
     let connection = wire.connection();
     connection.http10.set(head.http10);
-    let mut answering = pin!(service::answer(thread, connection, &request, Body::Http1(upload)));
-    let answered = poll_fn(|cx| match answering.as_mut().poll(cx) {
-        Poll::Ready(response) => Poll::Ready(Some(response)),
-        Poll::Pending if upload.is_over() => wire.poll_gone(cx).map(|()| None),
-        Poll::Pending => Poll::Pending,
-    });
-    // Dropping the call cancels it.
-    let Some(response) = answered.await else { return Err(io::ErrorKind::ConnectionAborted.into()) };
+    // While it runs, and once nothing of the body is left to read, `connection::run` watches the client.
+    connection.watched.set(upload.is_over());
+    let response = service::answer(thread, connection, &request, Body::Http1(upload)).await;
+    connection.watched.set(false);
     let stays = !response.close && !head.wants_close() && !connection.closing.get() && upload.skip_rest();
     respond(wire, response, head, stays).await
 }

@@ -43,7 +43,8 @@ pub(crate) async fn converse<I: Invoke>(
     let protocol = builder(thread).serve_connection(io, service);
     let config = thread.config();
     if let Some(Err(error)) =
-        connection::run(protocol, |it| it.graceful_shutdown(), connection, thread.hub(), config).await
+        connection::run(protocol, |it| it.graceful_shutdown(), |_| Poll::Pending, connection, thread.hub(), config)
+            .await
     {
         tracing::debug!(target: "fnmesh::gateway", %error, "connection broke off");
     }

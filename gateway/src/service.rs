@@ -72,7 +72,7 @@ async fn follow<I: Invoke>(
     let origin = thread.cors_origin().filter(|_| hints.has_origin);
     let mut response = match route {
         _ if origin.is_some() && cors::is_preflight(head) => cors::preflight(head),
-        Ok(Route::Function(path)) => call::answer(thread, head, hints, body, path, busy).await,
+        Ok(Route::Function(path)) => call::answer(thread, head, &hints, body, &path, busy).await,
         // Boxed: it would make the future of every connection larger.
         Ok(Route::Rpc) => Box::pin(rpc::answer(thread, head, &hints, body)).await,
         Ok(Route::App(app)) => read(head, || control::functions(thread, &app)),

@@ -4,11 +4,13 @@ use std::{
     future::poll_fn,
     io,
     net::TcpListener as StdListener,
+    pin::Pin,
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    task::Context,
     time::{Duration, Instant},
 };
 
@@ -175,7 +177,9 @@ impl<I: Invoke> Thread<I> {
             return http2::converse(self, wire.into_stream(), &connection, input).await;
         }
         let protocol = http1::converse(self, &wire, input);
-        connection::run(protocol, |_| connection.closing.set(true), &connection, &self.hub, self.config()).await;
+        let shut_down = |_: Pin<&mut _>| connection.closing.set(true);
+        let gone = |cx: &mut Context<'_>| wire.poll_gone(cx);
+        connection::run(protocol, shut_down, gone, &connection, &self.hub, self.config()).await;
         if connection.reset.get() {
             wire.reset();
         }

@@ -13,7 +13,7 @@ use std::{
 use fnmesh_invoke::{AppStatus, Error, Function, Invocation, Invoke, Reply};
 use tokio::{
     net::UnixStream,
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Notify, OwnedSemaphorePermit, mpsc},
     task::{JoinHandle, spawn_local},
     time::timeout_at,
 };
@@ -62,6 +62,9 @@ struct LocalPool {
     closed: Cell<bool>,
 }
 
+/// Where a call goes, and its permit where its function has a limit of its own.
+type Admitted = (Rc<Channel>, Option<OwnedSemaphorePermit>);
+
 /// Why a call did not get to an instance.
 enum Refusal {
     /// The app was deployed anew meanwhile: ask for the function again.
@@ -98,16 +101,12 @@ impl Invoke for Local {
         if self.inner.shared.draining.load(Relaxed) {
             return Err(Error::Draining);
         }
-        loop {
-            match self.inner.admit(&invocation).await {
-                Ok((channel, permit)) => return channel.call(invocation, permit).await,
-                Err(Refusal::Error(error)) => return Err(error),
-                Err(Refusal::Gone) => {
-                    let id = &invocation.function.id;
-                    invocation.function = self.inner.shared.resolve(&id.app, &id.name).await?;
-                }
-            }
-        }
+        let (channel, permit) = match self.inner.admit_at_once(&invocation) {
+            Some(admitted) => admitted,
+            // Boxed, so that a call that need not wait does not carry it along.
+            None => Box::pin(self.inner.admit(&mut invocation)).await?,
+        };
+        channel.call(invocation, permit).await
     }
 
     fn apps(&self) -> Vec<AppStatus> {
@@ -116,35 +115,48 @@ impl Invoke for Local {
 }
 
 impl Inner {
-    /// Waits for an instance with room, at most until the deadline, and counts the call on it.
-    async fn admit(&self, call: &Invocation) -> Result<(Rc<Channel>, Option<OwnedSemaphorePermit>), Refusal> {
-        let deadline = call.deadline.instant().into();
-        let too_late = || {
-            let timeout = call.function.limits.timeout;
-            Error::DeadlineExceeded { function: call.function.id.clone(), timeout }
+    /// An instance for a call that need not wait, with the call counted on it.
+    fn admit_at_once(&self, call: &Invocation) -> Option<Admitted> {
+        let pool = self.pool(call.function.target.pool)?.ok()?;
+        if pool.pool.queue().has_line() {
+            return None;
+        }
+        let index = call.function.target.index;
+        let permit = match pool.pool.gate(index) {
+            Some(gate) => Some(Arc::clone(gate).try_acquire_owned().ok()?),
+            None => None,
         };
+        Some((pool.pick(index)?, permit))
+    }
+
+    /// Waits for an instance with room, at most until the deadline, and counts the call on it. Asks for the
+    /// function again when its app is deployed anew meanwhile.
+    async fn admit(&self, call: &mut Invocation) -> Result<Admitted, Error> {
+        let limit = call.deadline.instant().into();
+        loop {
+            let error = match timeout_at(limit, self.wait(call)).await {
+                Ok(Ok(admitted)) => return Ok(admitted),
+                Ok(Err(Refusal::Gone)) => {
+                    let id = &call.function.id;
+                    call.function = self.shared.resolve(&id.app, &id.name).await?;
+                    continue;
+                }
+                Ok(Err(Refusal::Error(error))) => error,
+                Err(_) => {
+                    let timeout = call.function.limits.timeout;
+                    Error::DeadlineExceeded { function: call.function.id.clone(), timeout }
+                }
+            };
+            return Err(error);
+        }
+    }
+
+    async fn wait(&self, call: &Invocation) -> Result<Admitted, Refusal> {
         let pool = match self.pool(call.function.target.pool) {
             Some(pool) => pool?,
-            None => {
-                timeout_at(deadline, self.wait_for_pool(call.function.target.pool)).await.map_err(|_| too_late())??
-            }
+            None => self.wait_for_pool(call.function.target.pool).await?,
         };
-        let index = call.function.target.index;
-        let gate = pool.pool.gate(index);
-        let permit = match gate.map(|gate| Arc::clone(gate).try_acquire_owned()) {
-            Some(Err(_)) => None,
-            permit => {
-                let permit = permit.and_then(Result::ok);
-                if !pool.pool.queue().has_line()
-                    && let Some(channel) = pool.pick(index)
-                {
-                    return Ok((channel, permit));
-                }
-                permit
-            }
-        };
-        // Boxed, so that a call that need not wait does not carry it along.
-        Box::pin(timeout_at(deadline, pool.wait(call, gate, permit))).await.map_err(|_| too_late())?
+        pool.wait(call).await
     }
 
     /// `None` while this thread has not heard of the pool.
@@ -251,17 +263,12 @@ impl LocalPool {
         self.channels.borrow().iter().any(|channel| !channel.is_closed() && channel.instance().has_room())
     }
 
-    /// Waits for the gate, if there is one and `permit` is not its, and then in line for an instance with room.
-    async fn wait(
-        &self,
-        call: &Invocation,
-        gate: Option<&Arc<Semaphore>>,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> Result<(Rc<Channel>, Option<OwnedSemaphorePermit>), Refusal> {
+    /// Waits for the function's gate, if it has one, and then in line for an instance with room.
+    async fn wait(&self, call: &Invocation) -> Result<Admitted, Refusal> {
         let place = self.pool.enter(call.payload.body.len())?;
-        let permit = match (gate, permit) {
-            (Some(gate), None) => Some(Arc::clone(gate).acquire_owned().await.map_err(|_| Refusal::Gone)?),
-            (_, permit) => permit,
+        let permit = match self.pool.gate(call.function.target.index) {
+            Some(gate) => Some(Arc::clone(gate).acquire_owned().await.map_err(|_| Refusal::Gone)?),
+            None => None,
         };
         let mut turn = self.pool.line_up(&place, call.deadline)?;
         let cold_since = if self.pool.is_empty() { turn.since() } else { None };

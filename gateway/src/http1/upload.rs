@@ -87,6 +87,7 @@ impl<'a> Upload<'a> {
             Some(Framing::Chunked(chunked)) => Box::pin(self.chunked(chunked, config, lease)).await?,
         };
         self.over.set(true);
+        self.wire.connection().watched.set(true);
         Ok(body)
     }
 

@@ -87,7 +87,7 @@ impl Wire {
     }
 
     /// Resolves when the client is gone. Keeps what else comes.
-    pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let mut ahead = self.ahead();
             if ahead.len() >= MAX_AHEAD {

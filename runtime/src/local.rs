@@ -23,7 +23,7 @@ use names::Names;
 use crate::{
     channel::{Channel, drive},
     instance::Instance,
-    pool::{Pool, plan::UTILISATION},
+    pool::{Pool, plan::UTILISATION, queue::Look},
     runtime::Shared,
     threads::Message,
 };
@@ -280,18 +280,19 @@ impl LocalPool {
     }
 
     /// What there is for the call whose turn it is, and whether there is room for another.
-    fn look(&self, function: u16) -> Option<(Result<Rc<Channel>, Refusal>, bool)> {
+    fn look(&self, function: u16) -> Look<Result<Rc<Channel>, Refusal>> {
         if self.closed.get() {
-            return Some((Err(Refusal::Gone), false));
+            return Look::Found { what: Err(Refusal::Gone), more: false };
         }
         if let Some(channel) = self.pick(function) {
-            return Some((Ok(channel), self.has_room()));
+            return Look::Found { what: Ok(channel), more: self.has_room() };
         }
-        if self.channels.borrow().iter().any(|channel| !channel.is_closed()) {
-            return None;
+        if self.channels.borrow().iter().all(|channel| channel.is_closed())
+            && let Some(error) = self.pool.refused(Instant::now())
+        {
+            return Look::Found { what: Err(error.into()), more: false };
         }
-        let error = self.pool.refused(Instant::now())?;
-        Some((Err(error.into()), false))
+        Look::Nothing { elsewhere: self.pool.has_room() }
     }
 
     fn forget(&self, instance: &Arc<Instance>) {

@@ -125,11 +125,10 @@ impl Instance {
         if !self.answered.load(Relaxed) {
             self.function.store(function, Relaxed);
         }
-        if self.in_flight.fetch_add(1, SeqCst) < self.limit.load(Relaxed) {
-            return true;
-        }
-        self.give_back();
-        false
+        // One that is too many is never counted, not even for a moment: giving it back would wake a call
+        // that waits, for nothing.
+        let limit = self.limit.load(Relaxed);
+        self.in_flight.fetch_update(SeqCst, SeqCst, |count| (count < limit).then_some(count + 1)).is_ok()
     }
 
     /// Uncounts a call its worker answered.

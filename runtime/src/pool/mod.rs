@@ -162,6 +162,11 @@ impl Pool {
         self.lost.fetch_add(1, Relaxed);
     }
 
+    /// Whether one of the instances has room.
+    pub(crate) fn has_room(&self) -> bool {
+        lock(&self.instances).values().any(|instance| instance.has_room())
+    }
+
     /// Whether no instance is there to serve a call.
     pub(crate) fn is_empty(&self) -> bool {
         lock(&self.instances).is_empty()

@@ -200,6 +200,15 @@ impl Drop for Place<'_> {
     }
 }
 
+/// What a call finds when it looks for room.
+#[derive(Debug)]
+pub(crate) enum Look<T> {
+    /// What it waited for; whether there is room left for another.
+    Found { what: T, more: bool },
+    /// Nothing; whether there is room that its thread cannot see yet, which may be another's.
+    Nothing { elsewhere: bool },
+}
+
 /// A call's position in the line; given up on drop.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
@@ -209,17 +218,17 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Calls `look` when it may: it says what it found, and whether there is room left for another.
-    pub(crate) fn poll<T>(&mut self, cx: &Context<'_>, look: impl FnOnce() -> Option<(T, bool)>) -> Poll<T> {
+    /// Calls `look` when it may.
+    pub(crate) fn poll<T>(&mut self, cx: &Context<'_>, look: impl FnOnce() -> Look<T>) -> Poll<T> {
         let Some(was_woken) = self.may_look(cx.waker()) else { return Poll::Pending };
         match look() {
-            Some((found, more)) => {
+            Look::Found { what, more } => {
                 self.leave(true, more);
-                Poll::Ready(found)
+                Poll::Ready(what)
             }
-            None => {
-                // Room that this thread cannot see yet may be another's.
-                let next = if was_woken { self.queue.lock().wake_from(self.ticket + 1) } else { None };
+            Look::Nothing { elsewhere } => {
+                // Only then: else each of the line would wake the next, for nothing.
+                let next = if was_woken && elsewhere { self.queue.lock().wake_from(self.ticket + 1) } else { None };
                 next.into_iter().for_each(Waker::wake);
                 Poll::Pending
             }

@@ -43,10 +43,18 @@ impl<'a> Watched<'a> {
 
     /// Looks for room; says whether it was allowed to and found some.
     fn poll(&mut self, room: &mut usize) -> bool {
+        self.poll_with(room, false)
+    }
+
+    /// Likewise, with room `elsewhere` or not.
+    fn poll_with(&mut self, room: &mut usize, elsewhere: bool) -> bool {
         let waker = Waker::from(Arc::clone(&self.woken));
-        let look = || {
-            *room = room.checked_sub(1)?;
-            Some(((), *room > 0))
+        let look = || match room.checked_sub(1) {
+            Some(left) => {
+                *room = left;
+                Look::Found { what: (), more: left > 0 }
+            }
+            None => Look::Nothing { elsewhere },
         };
         self.turn.poll(&Context::from_waker(&waker), look).is_ready()
     }
@@ -117,10 +125,23 @@ fn room_that_one_cannot_use_is_offered_to_the_next() {
     let mut turns: Vec<_> = places.iter().map(Watched::new).collect();
     turns.iter_mut().for_each(|turn| assert!(!turn.poll(&mut 0)));
     queue.wake_one();
-    assert!(!turns[0].poll(&mut 0), "its thread does not know the instance yet");
+    assert!(!turns[0].poll_with(&mut 0, true), "its thread does not know the instance yet");
     assert!(turns[1].take_woken() && turns[1].poll(&mut 1));
     queue.wake_one();
     assert!(turns[0].take_woken() && turns[0].poll(&mut 1));
+}
+
+#[test]
+fn room_that_is_taken_is_offered_to_nobody() {
+    let queue = queue();
+    let places: Vec<_> = (0..2).map(|_| queue.enter(0).unwrap()).collect();
+    let mut turns: Vec<_> = places.iter().map(Watched::new).collect();
+    turns.iter_mut().for_each(|turn| assert!(!turn.poll(&mut 0)));
+    queue.wake_one();
+    assert!(turns[0].take_woken() && !turns[0].poll(&mut 0));
+    assert!(!turns[1].take_woken(), "it would look in vain");
+    queue.wake_one();
+    assert!(turns[0].take_woken() && turns[0].poll(&mut 1), "it is still the first");
 }
 
 #[test]
@@ -145,12 +166,14 @@ fn no_wake_up_is_lost_between_threads() {
     let queue = Queue::new(Limits { calls: 64, ..LIMITS });
     let (used, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let take = || {
-        let count = used.fetch_update(SeqCst, SeqCst, |used| (used < ROOM).then_some(used + 1)).ok()? + 1;
-        most.fetch_max(count, Relaxed);
-        Some(((), count < ROOM))
+        let Ok(before) = used.fetch_update(SeqCst, SeqCst, |used| (used < ROOM).then_some(used + 1)) else {
+            return Look::Nothing { elsewhere: false };
+        };
+        most.fetch_max(before + 1, Relaxed);
+        Look::Found { what: (), more: before + 1 < ROOM }
     };
     let call = async || {
-        if queue.has_line() || take().is_none() {
+        if queue.has_line() || matches!(take(), Look::Nothing { .. }) {
             let place = queue.enter(1).unwrap();
             let mut turn = place.line_up(later(), Instant::now()).unwrap();
             std::future::poll_fn(|cx| turn.poll(cx, take)).await;

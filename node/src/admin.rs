@@ -7,19 +7,21 @@ use std::{
 };
 
 use fnmesh_gateway::Control;
+use fnmesh_runtime::sandbox::Levels;
 use serde_json::{Value, json};
 
 /// The node as its operator sees it.
 #[derive(Debug)]
 pub(crate) struct Admin {
     threads: usize,
+    sandbox: Levels,
     started: Duration,
 }
 
 impl Admin {
     /// A node that starts now.
-    pub(crate) fn new(threads: usize) -> Self {
-        Self { threads, started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() }
+    pub(crate) fn new(threads: usize, sandbox: Levels) -> Self {
+        Self { threads, sandbox, started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() }
     }
 }
 
@@ -30,6 +32,7 @@ impl Control for Admin {
             "threads": self.threads,
             "memory_bytes": memory_bytes(),
             "isolation": "process",
+            "sandbox": self.sandbox,
         })
     }
 
@@ -37,6 +40,9 @@ impl Control for Admin {
         gauge(out, "process_start_time_seconds", "When the node started, in Unix time.", self.started.as_secs_f64());
         if let Some(bytes) = memory_bytes() {
             gauge(out, "process_resident_memory_bytes", "Memory of the node, without its workers.", bytes as f64);
+        }
+        if let Some(count) = open_files() {
+            gauge(out, "process_open_fds", "Files and sockets the node has open.", count as f64);
         }
         let version = env!("CARGO_PKG_VERSION");
         gauge(
@@ -63,22 +69,35 @@ fn memory_bytes() -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// Open descriptors of this process, without the one that counts them.
+fn open_files() -> Option<usize> {
+    Some(fs::read_dir("/proc/self/fd").ok()?.count() - 1)
+}
+
 #[cfg(test)]
 mod tests {
+    use fnmesh_runtime::{Config, Runtime, sandbox::Mode};
+
     use super::*;
+
+    fn admin() -> Admin {
+        Admin::new(2, Runtime::new(Config { sandbox: Mode::Off, ..Config::default() }).levels())
+    }
 
     #[test]
     fn metrics_are_described_and_typed() {
         let mut out = String::new();
-        Admin::new(2).metrics(&mut out);
+        admin().metrics(&mut out);
         assert!(out.contains("# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes "), "{out}");
         assert!(out.contains("# TYPE fnmesh_build_info gauge\nfnmesh_build_info{version=\""), "{out}");
     }
 
     #[test]
     fn health_knows_the_process() {
-        let health = Admin::new(2).health();
+        let health = admin().health();
         assert_eq!(health["pid"], process::id());
+        assert_eq!(health["sandbox"]["mode"], "off");
+        assert_eq!(health["sandbox"]["landlock"]["on"], false);
         assert!(health["memory_bytes"].as_u64().unwrap() > 0);
     }
 }

@@ -31,6 +31,12 @@ pub enum StartError {
         /// The process that has the port, where it can be seen.
         holder: Option<String>,
     },
+    /// Workers cannot be confined as `--sandbox strict` demands.
+    #[error("--sandbox strict: {}; see docs/sandbox.md, or use --sandbox auto", missing.join("; "))]
+    Sandbox {
+        /// The levels that are missing, with the reasons.
+        missing: Vec<String>,
+    },
     /// The system refuses what every node needs: a thread, a signal handler, an event queue.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),

@@ -13,7 +13,10 @@ use std::{
 
 use fnmesh_gateway::Server;
 use fnmesh_mesh::Dispatch;
-use fnmesh_runtime::Runtime;
+use fnmesh_runtime::{
+    Runtime,
+    sandbox::{Levels, Mode},
+};
 use tokio::{
     sync::Notify,
     task::{JoinSet, LocalSet},
@@ -127,6 +130,7 @@ async fn control(
     config.settle();
     let found = discover::discover(&config.directories)?;
     let runtime = Runtime::new(config.runtime.clone());
+    check_sandbox(&runtime.levels())?;
     for app in &found {
         runtime.expect(&app.name, &app.directory);
     }
@@ -142,8 +146,18 @@ async fn control(
     Ok(stop(server, &runtime, &observer, &switch, drain_timeout).await)
 }
 
+/// Says how workers are confined, and refuses to go on with less than was demanded.
+fn check_sandbox(levels: &Levels) -> Result<(), StartError> {
+    let missing = levels.missing();
+    if levels.mode == Mode::Strict && !missing.is_empty() {
+        return Err(StartError::Sandbox { missing });
+    }
+    tracing::info!(target: "fnmesh::node", mode = %levels.mode, %levels, "sandbox of workers");
+    Ok(())
+}
+
 fn listen(config: &Config, runtime: &Runtime) -> Result<Server, StartError> {
-    let admin = Arc::new(Admin::new(config.gateway.threads.get()));
+    let admin = Arc::new(Admin::new(config.gateway.threads.get(), runtime.levels()));
     let local = runtime.clone();
     let address = config.gateway.address;
     Server::start(config.gateway.clone(), admin, move |thread| Dispatch::new(local.attach(thread))).map_err(|source| {

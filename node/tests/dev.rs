@@ -52,7 +52,7 @@ fn app_that_failed_at_first_is_served_once_fixed() {
 
 #[test]
 fn newer_change_replaces_a_start_that_hangs() {
-    let apps = Apps::new(&[("shop/shop.py", GOOD)]);
+    let apps = Apps::new(&[("shop/shop.py", GOOD), ("shop/fnmesh.toml", "writable = [\"..\"]\n")]);
     let node = Node::settled("dev", &[apps.path("shop")], &[]);
     let begun = apps.path("begun");
     apps.write("shop/shop.py", &format!("open({begun:?}, 'w').close()\nwhile True: pass\n"));

@@ -40,6 +40,8 @@ pub struct App {
     pub sources: BTreeMap<PathBuf, String>,
     /// What sources say about functions besides what runs, TypeScript's types and comments, by [`Module::file`] and name.
     pub hints: BTreeMap<String, BTreeMap<String, Signature>>,
+    /// What links among its files lead to, outside of its directory.
+    pub links: Vec<PathBuf>,
     /// Files that look like modules and are not served, each with the reason, for the author to see.
     pub warnings: Vec<String>,
 }
@@ -101,8 +103,9 @@ impl App {
     /// When the directory cannot be read, a file in it is wrong, or there is nothing to serve.
     pub fn read(directory: &Path, name: Option<&str>) -> Result<Self, AppError> {
         let canonical = locate(directory)?;
-        // First: a file that changes while the rest is read then gives another version next time.
-        let version = version::hash(&canonical, &version::Bounds::default())?;
+        let bounds = |manifest: &Manifest| version::Bounds::of(&canonical, &manifest.writable);
+        let version = version::hash(&canonical, &bounds(&Manifest::read(&canonical)?))?;
+        // Again, and all else after it: a file that changes while the rest is read then gives another version next time.
         let manifest = Manifest::read(&canonical)?;
         let name = match name.or(manifest.name.as_deref()) {
             Some(name) => name::check(name)?,
@@ -118,8 +121,9 @@ impl App {
         }
         let modules = modules(&canonical, &manifest, files)?;
         let env = env(&canonical, &manifest)?;
-        let (sources, hints) = Default::default();
-        let mut app = Self { name, directory: canonical, version, modules, manifest, env, sources, hints, warnings };
+        let (sources, hints, links) = Default::default();
+        let mut app =
+            Self { name, directory: canonical, version, modules, manifest, env, sources, hints, links, warnings };
         app.read_sources()?;
         Ok(app)
     }
@@ -132,7 +136,9 @@ impl App {
     /// Strips the types of its TypeScript files, modules and what they may import, and takes types and comments
     /// from the sources of its modules.
     fn read_sources(&mut self) -> Result<(), AppError> {
-        let mut files = version::files(&self.directory, &version::Bounds::default())?;
+        let mut files =
+            version::files(&self.directory, &version::Bounds::of(&self.directory, &self.manifest.writable))?;
+        self.links = files.iter().filter_map(|file| leads_out(&self.directory, file)).collect();
         files.retain(|file| module::is_typescript(file));
         for file in files {
             let path = self.directory.join(&file);
@@ -242,4 +248,11 @@ fn suggest(name: Option<&str>) -> String {
 
 fn listed(left_out: &[String]) -> String {
     if left_out.is_empty() { String::new() } else { format!(" and left out: {}", left_out.join("; ")) }
+}
+
+/// What `file` is a link to, if that lies outside of the app.
+fn leads_out(directory: &Path, file: &Path) -> Option<PathBuf> {
+    let path = directory.join(file);
+    let target = path.is_symlink().then(|| fs::canonicalize(path).ok())??;
+    (!target.starts_with(directory)).then_some(target)
 }

@@ -1,4 +1,6 @@
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, fs, path::PathBuf, time::Duration};
+
+use crate::worker::sandbox;
 
 /// What a [`crate::Runtime`] needs to know. Libraries never read the environment: the node fills this.
 #[derive(Clone, Debug)]
@@ -9,6 +11,10 @@ pub struct Config {
     pub cache_dir: PathBuf,
     /// The Python worker core, `libfnmesh_python.so`.
     pub python_extension: PathBuf,
+    /// How workers are confined. Default [`sandbox::Mode::Auto`].
+    pub sandbox: sandbox::Mode,
+    /// Memory of one instance whose app sets no limit, in bytes. Default 1 GiB, or half of the machine's if that is less.
+    pub max_memory_bytes: u64,
     /// Environment that every worker starts with, below the app's own. Default empty.
     pub worker_env: Vec<(OsString, OsString)>,
     /// How long an instance may take to load its app. Default 30 s.
@@ -31,6 +37,8 @@ impl Default for Config {
             threads: 1,
             cache_dir: PathBuf::from(".cache/fnmesh"),
             python_extension: PathBuf::from("libfnmesh_python.so"),
+            sandbox: sandbox::Mode::Auto,
+            max_memory_bytes: default_memory_bytes(),
             worker_env: Vec::new(),
             start_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(1),
@@ -46,4 +54,12 @@ impl Config {
     pub(crate) fn max_frame_bytes(&self) -> usize {
         self.max_reply_bytes + 64 * 1024
     }
+}
+
+/// 1 GiB, or half of the machine's memory (proc_meminfo(5)) if that is less.
+fn default_memory_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"));
+    let total_kib: Option<u64> = total.and_then(|kib| kib.trim().parse().ok());
+    total_kib.map_or(1 << 30, |kib| (kib * 1024 / 2).min(1 << 30))
 }

@@ -31,3 +31,4 @@ pub use app::{App, AppError, Module};
 pub use config::Config;
 pub use local::Local;
 pub use runtime::Runtime;
+pub use worker::sandbox;

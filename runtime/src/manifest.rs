@@ -43,9 +43,20 @@ pub struct Manifest {
     /// Calls in flight in one instance, 1 to 10,000. Default 100.
     #[serde(deserialize_with = "value::concurrency")]
     pub concurrency: NonZeroU32,
-    /// Memory of one instance, 16 MiB or more. Default: no limit.
+    /// Memory of one instance, 16 MiB or more. Default: [`crate::Config::max_memory_bytes`].
     #[serde(deserialize_with = "value::memory")]
     pub memory: Option<ByteSize>,
+    /// Processes and threads of one instance, 16 to 100,000. Default: 512 and as many as `concurrency`.
+    #[serde(deserialize_with = "value::processes")]
+    pub processes: Option<NonZeroU32>,
+    /// Temporary files of one instance, 1 MiB or more. Default 512 MiB.
+    #[serde(deserialize_with = "value::temporary")]
+    pub tmp: ByteSize,
+    /// Files and directories besides the app's own that it may read, absolute or relative to the app. Default none.
+    pub readable: Vec<PathBuf>,
+    /// Files and directories it may change, absolute or relative to the app. They count as data: their content makes
+    /// no new version of the app. Default none.
+    pub writable: Vec<PathBuf>,
     /// Instances that each of the app's languages keeps even when nobody calls, 0 to 256. Default 1.
     #[serde(deserialize_with = "value::min_instances")]
     pub min_instances: u32,
@@ -101,6 +112,10 @@ impl Default for Manifest {
             timeout: Limits::default().timeout,
             concurrency: value::DEFAULT_CONCURRENCY,
             memory: None,
+            processes: None,
+            tmp: value::DEFAULT_TEMPORARY,
+            readable: Vec::new(),
+            writable: Vec::new(),
             min_instances: 1,
             max_instances: None,
             keep_alive: value::DEFAULT_KEEP_ALIVE,

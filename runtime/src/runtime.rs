@@ -38,6 +38,7 @@ use crate::{
         node,
         process::{Launch, become_subreaper},
         python,
+        sandbox::{Levels, Mode, Sandbox},
     },
 };
 
@@ -50,6 +51,7 @@ pub struct Runtime {
 /// What calling threads share with the control thread.
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
+    sandbox: Arc<Sandbox>,
     pub(crate) draining: AtomicBool,
     catalog: ArcSwap<Catalog>,
     /// Grows with each change of the catalog, just after it.
@@ -64,7 +66,7 @@ pub(crate) struct Shared {
 }
 
 impl Runtime {
-    /// A runtime without apps.
+    /// A runtime without apps. Blocks for some milliseconds, to find out how workers can be confined.
     ///
     /// From then on processes whose parent died become children of this one, as long as it lives.
     pub fn new(config: Config) -> Self {
@@ -72,7 +74,9 @@ impl Runtime {
             tracing::warn!(target: "fnmesh::runtime", %error, "processes that apps leave behind will not be noticed");
         }
         let threads = Arc::new(Threads::new(config.threads));
+        let sandbox = Arc::new(Sandbox::new(config.sandbox, &config.cache_dir.join("tmp")));
         let shared = Shared {
+            sandbox,
             config: Arc::new(config),
             draining: AtomicBool::new(false),
             catalog: ArcSwap::default(),
@@ -84,6 +88,11 @@ impl Runtime {
             deploying: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// How far workers are confined.
+    pub fn levels(&self) -> Levels {
+        self.shared.sandbox.levels().clone()
     }
 
     /// The invoker of calling thread `index`; call once on each, inside its `LocalSet`.
@@ -247,16 +256,20 @@ impl Shared {
 
     fn launch(&self, app: &App, dependencies: &Dependencies, language: Language) -> io::Result<Launch> {
         let mut env = self.config.worker_env.clone();
+        if self.config.sandbox != Mode::Off {
+            // The node's is not a worker's.
+            env.retain(|(name, _)| name != "TMPDIR");
+        }
         env.push(("PYTHONDONTWRITEBYTECODE".into(), "1".into()));
         env.extend(app.env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))));
         match language {
             Language::Python => {
                 let python = dependencies.python.clone().ok_or(io::ErrorKind::NotFound)?;
-                Ok(python::launch(&self.config, app, python, env))
+                python::launch(&self.config, &self.sandbox, app, python, env)
             }
             Language::Node => {
                 let node = dependencies.node.clone().ok_or(io::ErrorKind::NotFound)?;
-                node::launch(&self.config, app, node, env)
+                node::launch(&self.config, &self.sandbox, app, node, env)
             }
         }
     }

@@ -2,11 +2,13 @@ use std::{
     net::{SocketAddr, ToSocketAddrs as _},
     num::NonZeroUsize,
     path::PathBuf,
+    str::FromStr,
     time::Duration,
 };
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::Styles};
+use fnmesh_runtime::sandbox;
 
 use crate::terminal;
 
@@ -114,6 +116,9 @@ pub(super) struct Node {
     /// How long calls in flight may take when the node stops
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub(super) drain_timeout: Duration,
+    /// Confinement of workers: `auto` takes what this machine has, `strict` refuses to start with less than all
+    #[arg(long, value_name = "off|auto|strict", env = "FNMESH_SANDBOX", default_value_t, value_parser = sandbox::Mode::from_str)]
+    pub(super) sandbox: sandbox::Mode,
     /// Print one JSON object per event in place of text
     #[arg(long)]
     pub(super) json: bool,
@@ -294,6 +299,7 @@ mod tests {
             "fnmesh serve --max-body 5GiB",
             "fnmesh serve --drain-timeout 30",
             "fnmesh serve --log-format xml",
+            "fnmesh serve --sandbox on",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -100,7 +100,11 @@ fn config(options: options::Node, watch: bool) -> Result<Config, Stop> {
         path: environment::path(),
         env: environment::all(),
     };
-    let runtime = fnmesh_runtime::Config { worker_env: environment::of_workers(), ..Default::default() };
+    let runtime = fnmesh_runtime::Config {
+        worker_env: environment::of_workers(),
+        sandbox: options.sandbox,
+        ..Default::default()
+    };
     Ok(Config {
         directories: options.directories,
         gateway,

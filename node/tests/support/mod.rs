@@ -5,7 +5,8 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write as _},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex, mpsc},
@@ -50,7 +51,9 @@ pub(crate) fn fnmesh() -> Command {
     let extension = program.with_file_name("libfnmesh_python.so");
     assert!(extension.is_file(), "{} is missing: cargo build -p fnmesh-python", extension.display());
     let mut command = Command::new(program);
-    for name in ["FNMESH_LISTEN", "FNMESH_NODE", "FNMESH_LOG", "FNMESH_CACHE", "FNMESH_PYTHON_EXTENSION"] {
+    for name in
+        ["FNMESH_LISTEN", "FNMESH_NODE", "FNMESH_LOG", "FNMESH_CACHE", "FNMESH_PYTHON_EXTENSION", "FNMESH_SANDBOX"]
+    {
         command.env_remove(name);
     }
     command.stdin(Stdio::null());
@@ -182,6 +185,17 @@ impl Node {
         let mut client = fnmesh();
         client.arg(command).args(arguments).args(["--node", &self.url]);
         client
+    }
+
+    /// The JSON at `path`, asked for as any HTTP client would.
+    pub(crate) fn get(&self, path: &str) -> Value {
+        let mut stream = TcpStream::connect(self.url.strip_prefix("http://").unwrap()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str(body).unwrap()
     }
 
     /// What `/_/apps` says.

@@ -12,15 +12,25 @@ use bytesize::ByteSize;
 
 use super::AppError;
 
-/// How large an app may be.
+/// How large an app may be, and what in it is no part of it.
 pub(super) struct Bounds {
+    /// Data that it writes itself, absolute.
+    pub(super) data: Vec<PathBuf>,
     pub(super) entries: usize,
     pub(super) size: ByteSize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { entries: 10_000, size: ByteSize::mib(512) }
+        Self { data: Vec::new(), entries: 10_000, size: ByteSize::mib(512) }
+    }
+}
+
+impl Bounds {
+    /// For the app in `directory` that may write to these paths.
+    pub(super) fn of(directory: &Path, writable: &[PathBuf]) -> Self {
+        let data = writable.iter().filter_map(|path| fs::canonicalize(directory.join(path)).ok());
+        Self { data: data.collect(), ..Self::default() }
     }
 }
 
@@ -63,7 +73,7 @@ pub(super) fn files(directory: &Path, bounds: &Bounds) -> Result<Vec<PathBuf>, A
             let entry = entry.map_err(|error| unreadable(directory, &within, &error))?;
             let path = within.join(entry.file_name());
             let Ok(kind) = entry.file_type() else { continue };
-            if is_excluded(directory, &path, kind.is_dir()) {
+            if is_excluded(directory, &path, kind.is_dir()) || bounds.data.contains(&directory.join(&path)) {
                 continue;
             }
             entries += 1;

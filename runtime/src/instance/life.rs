@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     Instance,
+    bounds::Hold,
     control::{Control, LoadError},
     pipes::{LastWords, copy_lines},
 };
@@ -28,11 +29,9 @@ use crate::{
         plan::{Death, Id},
     },
     threads::Threads,
-    worker::process::{self, Launch, Process},
+    worker::process::{Launch, Process},
 };
 
-/// How often the memory of a worker with a limit is looked at.
-const MEMORY_LOOK: Duration = Duration::from_millis(50);
 /// How long to read on what a dead worker left in its pipes: a grandchild may hold them open for ever.
 const PIPE_REST: Duration = Duration::from_millis(200);
 
@@ -121,6 +120,7 @@ pub(crate) async fn live(start: Arc<Start>, reports: Reports, retire: impl Futur
         reports.send(Report::Lost(reason, death));
     }
     worker.read_pipes_out().await;
+    worker.hold.release().await;
 }
 
 /// A worker process and what its owner holds of it.
@@ -128,6 +128,7 @@ struct Worker {
     process: Process,
     control: Control,
     pipes: JoinSet<()>,
+    hold: Hold,
 }
 
 impl Worker {
@@ -141,16 +142,25 @@ impl Worker {
         pipes.spawn(copy_lines(process.stderr.take(), Arc::clone(&start.pool), logs::STDERR, Some(last_words.clone())));
         let mut channels = std::mem::take(&mut process.channels);
         let control = Control::new(channels.remove(0), &start.config).map_err(spawn_failure)?;
-        let mut worker = Self { process, control, pipes };
+        let Launch { sandbox, bounds, .. } = &start.launch;
+        let pid = process.pid();
+        // While the interpreter starts: it runs none of the app's code before it is told what to load.
+        let hold = Hold::take(sandbox, bounds, pid, process.temporary.take()).await;
+        let mut worker = Self { process, control, pipes, hold };
         let limit = start.config.start_timeout;
-        let failure = match timeout(limit, worker.control.load(start)).await {
+        let loaded = tokio::select! {
+            loaded = timeout(limit, worker.control.load(start)) => loaded,
+            reason = worker.hold.exceeded(pid, bounds) => Ok(Err(LoadError::Failed(limit_exceeded(&reason)))),
+        };
+        let failure = match loaded {
             Ok(Ok(inspected)) => match start.check_names(&inspected) {
                 Ok(()) => return Ok((worker, channels, inspected)),
                 Err(failure) => failure,
             },
             Ok(Err(LoadError::Failed(failure))) => failure,
             Ok(Err(LoadError::Lost(error))) => {
-                let failure = lost_while_loading(&mut worker.process, &error).await;
+                let reason = wait_or_kill(&mut worker.process, Duration::from_secs(1)).await;
+                let failure = lost_while_loading(&worker.hold.explain(reason, bounds), &error);
                 worker.read_pipes_out().await;
                 Failure { stack: last_words.text(), ..failure }
             }
@@ -159,6 +169,7 @@ impl Worker {
         worker.process.kill();
         worker.process.wait().await;
         worker.read_pipes_out().await;
+        worker.hold.release().await;
         Err(failure)
     }
 
@@ -171,16 +182,19 @@ impl Worker {
         reports: &Reports,
     ) -> (String, Option<Death>) {
         let Pool { app, language, .. } = &*start.pool;
-        let pid = self.process.pid();
+        let (pid, bounds) = (self.process.pid(), &start.launch.bounds);
         let reason = tokio::select! {
-            reason = self.process.wait() => reason,
-            reason = outgrown(pid, start.launch.max_memory_bytes) => {
+            reason = self.process.wait() => self.hold.explain(reason, bounds),
+            reason = self.hold.exceeded(pid, bounds) => {
                 self.process.kill();
                 self.process.wait().await;
                 reason
             }
             // A worker that closes its control channel is on its way out, or broken.
-            () = self.control.serve(&start.pool) => wait_or_kill(&mut self.process, start.config.grace).await,
+            () = self.control.serve(&start.pool) => {
+                let reason = wait_or_kill(&mut self.process, start.config.grace).await;
+                self.hold.explain(reason, bounds)
+            }
             reason = instance.condemned() => {
                 tracing::warn!(target: "fnmesh::runtime", %app, %language, pid, reason, "instance replaced");
                 start.pool.note_lost();
@@ -215,19 +229,6 @@ async fn drained(start: &Start, instance: &Arc<Instance>) {
     instance.idle().await;
 }
 
-/// Resolves when a process has grown beyond its limit, with how far.
-async fn outgrown(pid: u32, limit: Option<u64>) -> String {
-    let Some(limit) = limit else { return std::future::pending().await };
-    let mut look = tokio::time::interval(MEMORY_LOOK);
-    loop {
-        look.tick().await;
-        if let Some(used) = process::memory_bytes(pid).filter(|used| *used > limit) {
-            let [used, limit] = [used, limit].map(|bytes| bytes >> 20);
-            return format!("its worker used {used} MiB of memory, more than its app's limit of {limit} MiB");
-        }
-    }
-}
-
 pub(super) async fn wait_or_kill(process: &mut Process, patience: Duration) -> String {
     if let Ok(reason) = timeout(patience, process.wait()).await {
         return reason;
@@ -244,8 +245,15 @@ fn spawn_failure(launch: &Launch, error: &io::Error) -> Failure {
     }
 }
 
-async fn lost_while_loading(process: &mut Process, error: &io::Error) -> Failure {
-    let reason = wait_or_kill(process, Duration::from_secs(1)).await;
+fn limit_exceeded(reason: &str) -> Failure {
+    Failure {
+        kind: "LimitExceeded".to_owned(),
+        message: format!("{reason}, while it loaded the app"),
+        stack: String::new(),
+    }
+}
+
+fn lost_while_loading(reason: &str, error: &io::Error) -> Failure {
     Failure {
         kind: "WorkerLost".to_owned(),
         message: format!("{reason} while it loaded the app ({error})"),

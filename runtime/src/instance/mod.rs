@@ -2,6 +2,7 @@
 //!
 //! Its life is the task in [`life`]; calls are counted here, so that its owner knows when it is idle.
 
+mod bounds;
 mod control;
 pub(crate) mod life;
 mod pipes;

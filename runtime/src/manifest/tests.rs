@@ -50,6 +50,10 @@ fn every_key_is_read() {
             timeout = "1m 30s"
             concurrency = 10000
             memory = "256MiB"
+            processes = 64
+            tmp = "2GiB"
+            readable = ["/srv/models"]
+            writable = ["data", "../shared"]
             min_instances = 0
             max_instances = 256
             keep_alive = "24h"
@@ -90,6 +94,10 @@ fn every_key_is_read() {
         timeout: Duration::from_secs(90),
         concurrency: NonZeroU32::new(10_000).unwrap(),
         memory: Some(ByteSize::mib(256)),
+        processes: NonZeroU32::new(64),
+        tmp: ByteSize::gib(2),
+        readable: vec!["/srv/models".into()],
+        writable: vec!["data".into(), "../shared".into()],
         min_instances: 0,
         max_instances: NonZeroU32::new(256),
         keep_alive: Duration::from_secs(24 * 60 * 60),
@@ -152,10 +160,11 @@ fn value_out_of_range_is_refused_with_the_range() {
         ("queue = 0", "invalid value: integer `0`, expected a whole number of 1 to 100000".into()),
         ("memory = \"15MiB\"", format!("invalid value: string \"15MiB\", {memory}")),
         ("memory = \"much\"", format!("invalid value: string \"much\", {memory}")),
+        ("processes = 15", "invalid value: integer `15`, expected a whole number of 16 to 100000".into()),
         ("public = \"yes\"", "invalid type: string \"yes\", expected a boolean".into()),
     ] {
         assert_eq!(parse(&format!("# 1\n{text}")).unwrap_err(), format!("fnmesh.toml:2: {expected}"));
-        if !text.starts_with(['m', 'k', 'q']) {
+        if !text.starts_with(['m', 'k', 'q']) && !text.starts_with("processes") {
             assert_eq!(parse(&format!("[functions.f]\n{text}")).unwrap_err(), format!("fnmesh.toml:2: {expected}"));
         }
     }

@@ -10,6 +10,7 @@ use serde::{
 
 pub(super) const DEFAULT_CONCURRENCY: NonZeroU32 = NonZeroU32::new(100).unwrap();
 
+pub(super) const DEFAULT_TEMPORARY: ByteSize = ByteSize::mib(512);
 pub(super) const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(10 * 60);
 pub(super) const DEFAULT_QUEUE: NonZeroU32 = NonZeroU32::new(1024).unwrap();
 
@@ -78,6 +79,17 @@ pub(super) fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
         parse: |text| text.parse().ok().filter(|size| *size >= ByteSize::mib(16)),
     })?;
     Ok(Some(size))
+}
+
+pub(super) fn temporary<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
+    deserializer.deserialize_any(Text {
+        expected: "a size of 1MiB or more, such as \"512MiB\"",
+        parse: |text| text.parse().ok().filter(|size| *size >= ByteSize::mib(1)),
+    })
+}
+
+pub(super) fn processes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
+    deserializer.deserialize_any(Count::<16, 100_000>).map(at_least_one).map(Some)
 }
 
 pub(super) fn env<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {

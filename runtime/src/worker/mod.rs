@@ -1,11 +1,13 @@
 //! Worker processes and the wire to them.
 
+pub(crate) mod cgroup;
 mod child;
 pub mod frame;
 pub(crate) mod known;
 pub(crate) mod node;
 pub(crate) mod process;
 pub(crate) mod python;
+pub mod sandbox;
 
 /// `aux` of an error frame.
 pub(crate) mod code {

@@ -4,9 +4,14 @@ use std::{
     ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use super::process::Launch;
+use super::{
+    cgroup::Bounds,
+    process::Launch,
+    sandbox::{Access, Sandbox},
+};
 use crate::{app::App, config::Config};
 
 macro_rules! sources {
@@ -40,17 +45,17 @@ const SOURCES: &[(&str, &str)] = sources! {
 
 pub(crate) fn launch(
     config: &Config,
+    sandbox: &Arc<Sandbox>,
     app: &App,
     interpreter: PathBuf,
     env: Vec<(OsString, OsString)>,
 ) -> io::Result<Launch> {
-    let mut args: Vec<OsString> = Vec::new();
-    if let Some(limit) = app.manifest.memory {
-        // So that V8 collects garbage before the process reaches the limit.
-        args.push(format!("--max-old-space-size={}", limit.as_u64() >> 20).into());
-    }
+    let bounds = Bounds::new(config, app);
+    // So that V8 collects garbage before the process reaches the limit.
+    let mut args: Vec<OsString> = vec![format!("--max-old-space-size={}", bounds.memory_bytes >> 20).into()];
     let script = write_worker(&config.cache_dir)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", config.cache_dir.display())))?;
+    let access = Access::new(app, &interpreter, script.parent().unwrap_or(&script), &env)?;
     args.push(script.into());
     Ok(Launch {
         program: interpreter,
@@ -58,7 +63,9 @@ pub(crate) fn launch(
         trailing_args: Vec::new(),
         env,
         directory: app.directory.clone(),
-        max_memory_bytes: app.manifest.memory.map(|limit| limit.as_u64()),
+        bounds,
+        access,
+        sandbox: Arc::clone(sandbox),
         channels: 1 + config.threads,
     })
 }

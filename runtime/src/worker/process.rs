@@ -9,12 +9,18 @@ use std::{
     },
     path::PathBuf,
     process::{Command, Stdio},
+    sync::Arc,
 };
 
-use rustix::process::{Pid, Resource, Rlimit, Signal};
+use rustix::process::{Pid, Signal};
 use tokio::net::unix::pipe;
 
-use super::{child::Child, known::Expected};
+use super::{
+    cgroup::Bounds,
+    child::Child,
+    known::Expected,
+    sandbox::{Access, Entry, Sandbox, Temporary},
+};
 
 /// How to start a worker of one app and language.
 #[derive(Debug)]
@@ -29,8 +35,12 @@ pub(crate) struct Launch {
     pub(crate) env: Vec<(OsString, OsString)>,
     /// Its working directory: the app's.
     pub(crate) directory: PathBuf,
-    /// Limit of resident memory, in bytes.
-    pub(crate) max_memory_bytes: Option<u64>,
+    /// What it may use.
+    pub(crate) bounds: Bounds,
+    /// Which files it may reach.
+    pub(crate) access: Access,
+    /// What it is confined by.
+    pub(crate) sandbox: Arc<Sandbox>,
     /// Channels in all, the control channel included.
     pub(crate) channels: usize,
 }
@@ -44,6 +54,8 @@ pub(crate) struct Process {
     pub(crate) stdout: Option<pipe::Receiver>,
     /// The same for standard error.
     pub(crate) stderr: Option<pipe::Receiver>,
+    /// Its temporary directory.
+    pub(crate) temporary: Option<Arc<Temporary>>,
 }
 
 impl Process {
@@ -68,16 +80,24 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(its_stdout)
             .stderr(its_stderr);
+        let (entry, temporary) = launch.sandbox.prepare(&launch.access, &launch.bounds)?;
+        if let Some(temporary) = &temporary {
+            command.env("TMPDIR", temporary.path());
+            // What the app itself says wins.
+            command.envs(launch.env.iter().filter(|(name, _)| name == "TMPDIR").map(|(name, value)| (name, value)));
+        }
         let parent = rustix::process::getpid();
         // SAFETY: `prepare_child` makes only direct system calls: it neither allocates nor locks, so it
         // is sound between fork and exec of a process with other threads.
-        unsafe { command.pre_exec(move || prepare_child(parent, &inherited)) };
+        unsafe { command.pre_exec(move || prepare_child(parent, &inherited, &entry)) };
         let child = spawn(&mut command)?;
+        kill_first(child.pid());
         Ok(Self {
             child,
             channels: ours,
             stdout: Some(pipe::Receiver::from_owned_fd(stdout.into())?),
             stderr: Some(pipe::Receiver::from_owned_fd(stderr.into())?),
+            temporary: temporary.map(Arc::new),
         })
     }
 
@@ -115,6 +135,16 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
     adopted
 }
 
+/// Makes a worker the one to die when the machine runs out of memory, not the node. Children inherit it.
+fn kill_first(pid: u32) {
+    const WORSE: i32 = 500;
+    let own: Option<i32> =
+        fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
+    let score = own.unwrap_or(0).saturating_add(WORSE).min(1000);
+    // A worker that has ended already needs none.
+    let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string());
+}
+
 /// Resident memory of a process now, in bytes; `None` once it has ended.
 pub(crate) fn memory_bytes(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
@@ -123,7 +153,7 @@ pub(crate) fn memory_bytes(pid: u32) -> Option<u64> {
 }
 
 /// Runs in the child between fork and exec.
-fn prepare_child(parent: Pid, inherited: &[RawFd]) -> io::Result<()> {
+fn prepare_child(parent: Pid, inherited: &[RawFd], entry: &Entry) -> io::Result<()> {
     // A session of its own: no terminal signals, and one group to kill.
     rustix::process::setsid()?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -131,8 +161,6 @@ fn prepare_child(parent: Pid, inherited: &[RawFd]) -> io::Result<()> {
     if rustix::process::getppid() != Some(parent) {
         return Err(io::Error::from_raw_os_error(libc::ECHILD));
     }
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    rustix::process::setrlimit(Resource::Core, none)?;
     run_in_batches()?;
     for &fd in inherited {
         // SAFETY: the descriptor is open: `Process::start` holds it until after the fork.
@@ -140,7 +168,7 @@ fn prepare_child(parent: Pid, inherited: &[RawFd]) -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
     }
-    Ok(())
+    entry.enter()
 }
 
 /// Lets a worker that is woken wait until the thread that woke it has used up its turn or sleeps: a

@@ -1,21 +1,34 @@
 //! How a Python worker is started.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, io, path::PathBuf, sync::Arc};
 
-use super::process::Launch;
+use super::{
+    cgroup::Bounds,
+    process::Launch,
+    sandbox::{Access, Sandbox},
+};
 use crate::{app::App, config::Config};
 
 /// Loads the worker core, given by path, into the interpreter and runs it.
 const BOOTSTRAP: &str = include_str!("../../python/src/bootstrap.py");
 
-pub(crate) fn launch(config: &Config, app: &App, interpreter: PathBuf, env: Vec<(OsString, OsString)>) -> Launch {
-    Launch {
+pub(crate) fn launch(
+    config: &Config,
+    sandbox: &Arc<Sandbox>,
+    app: &App,
+    interpreter: PathBuf,
+    env: Vec<(OsString, OsString)>,
+) -> io::Result<Launch> {
+    let access = Access::new(app, &interpreter, &config.python_extension, &env)?;
+    Ok(Launch {
         program: interpreter,
         args: vec!["-c".into(), BOOTSTRAP.into()],
         trailing_args: vec![config.python_extension.clone().into()],
         env,
         directory: app.directory.clone(),
-        max_memory_bytes: app.manifest.memory.map(|limit| limit.as_u64()),
+        bounds: Bounds::new(config, app),
+        access,
+        sandbox: Arc::clone(sandbox),
         channels: 1 + config.threads,
-    }
+    })
 }

@@ -1,0 +1,135 @@
+//! What one instance may use: watched, and put into force where the system helps.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::worker::{
+    cgroup::{Bounds, Cgroup},
+    process,
+    sandbox::{Sandbox, Temporary, unlinked_bytes, used_bytes},
+};
+
+/// How fast memory can fill, in bytes a second: what is far below its limit is looked at less often.
+const FASTEST_BYTES: u64 = 4 << 30;
+const SHORTEST_LOOK: Duration = Duration::from_millis(20);
+const LONGEST_LOOK: Duration = Duration::from_millis(500);
+/// How often temporary files and refused processes are looked at.
+const LOOK: Duration = Duration::from_millis(250);
+/// Of the time, at most one part in so many goes into counting files.
+const COUNTING: u32 = 20;
+
+/// What holds a worker and all it started.
+#[derive(Clone, Default)]
+pub(super) struct Hold {
+    cgroup: Option<Arc<Cgroup>>,
+    temporary: Option<Arc<Temporary>>,
+}
+
+impl Hold {
+    /// Puts a worker into a group of its own, where there are groups. What it started before stays outside.
+    pub(super) async fn take(sandbox: &Sandbox, bounds: &Bounds, pid: u32, temporary: Option<Arc<Temporary>>) -> Self {
+        let Some(cgroups) = sandbox.cgroups.clone() else { return Self { cgroup: None, temporary } };
+        let bounds = *bounds;
+        let joined = spawn_blocking(move || {
+            let cgroup = cgroups.create(&bounds)?;
+            cgroup.add(pid).map(|()| cgroup)
+        });
+        let cgroup = match joined.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) {
+            Ok(cgroup) => Some(Arc::new(cgroup)),
+            Err(error) => {
+                tracing::warn!(target: "fnmesh::runtime", pid, %error, "instance has no cgroup");
+                None
+            }
+        };
+        Self { cgroup, temporary }
+    }
+
+    /// Resolves when the worker passed one of its bounds, with which.
+    pub(super) async fn exceeded(&self, pid: u32, bounds: &Bounds) -> String {
+        tokio::select! {
+            reason = self.outgrown(pid, bounds.memory_bytes) => reason,
+            reason = self.overfilled(pid, bounds.temporary_bytes) => reason,
+            reason = self.multiplied(bounds.processes) => reason,
+        }
+    }
+
+    /// Why a worker ended, where that tells more than `reason`, which its status gave.
+    pub(super) fn explain(&self, reason: String, bounds: &Bounds) -> String {
+        match &self.cgroup {
+            Some(cgroup) if reason.contains("SIGKILL") && cgroup.was_out_of_memory() => {
+                let limit = bounds.memory_bytes >> 20;
+                format!("its worker and what it started used more memory than its app's limit of {limit} MiB")
+            }
+            _ => reason,
+        }
+    }
+
+    /// Ends all that the worker started, and removes its temporary files.
+    pub(super) async fn release(self) {
+        let ended = spawn_blocking(move || drop(self));
+        ended.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    }
+
+    async fn outgrown(&self, pid: u32, limit: u64) -> String {
+        if self.cgroup.is_some() {
+            return std::future::pending().await;
+        }
+        loop {
+            // Once it has ended there is nothing to see.
+            let used = process::memory_bytes(pid).unwrap_or(0);
+            if used > limit {
+                let [used, limit] = [used, limit].map(|bytes| bytes >> 20);
+                return format!("its worker used {used} MiB of memory, more than its app's limit of {limit} MiB");
+            }
+            sleep(until_next_look(limit - used)).await;
+        }
+    }
+
+    async fn overfilled(&self, pid: u32, limit: u64) -> String {
+        let Some(temporary) = &self.temporary else { return std::future::pending().await };
+        loop {
+            let begin = Instant::now();
+            let (held, counted) = (self.clone(), Arc::clone(temporary));
+            let count = spawn_blocking(move || {
+                let pids = held.cgroup.as_ref().map_or_else(|| vec![pid], |cgroup| cgroup.pids());
+                used_bytes(counted.path(), limit) + unlinked_bytes(&pids)
+            });
+            let used = count.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+            if used > limit {
+                let limit = limit >> 20;
+                return format!("its worker wrote more temporary files than its app's limit of {limit} MiB");
+            }
+            sleep_until(begin + LOOK.max(begin.elapsed() * COUNTING)).await;
+        }
+    }
+
+    async fn multiplied(&self, limit: u64) -> String {
+        let Some(cgroup) = &self.cgroup else { return std::future::pending().await };
+        while !cgroup.was_full() {
+            sleep(LOOK).await;
+        }
+        format!("its worker started more processes and threads than its app's limit of {limit}")
+    }
+}
+
+/// When memory with so much room left can be full at the earliest.
+fn until_next_look(left: u64) -> Duration {
+    Duration::from_micros(left / (FASTEST_BYTES / 1_000_000)).clamp(SHORTEST_LOOK, LONGEST_LOOK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_near_its_limit_is_looked_at_more_often() {
+        assert_eq!(until_next_look(0), SHORTEST_LOOK);
+        let half_full = until_next_look(512 << 20);
+        assert!((Duration::from_millis(120)..Duration::from_millis(130)).contains(&half_full), "{half_full:?}");
+        assert_eq!(until_next_look(64 << 30), LONGEST_LOOK);
+    }
+}

@@ -1,0 +1,301 @@
+//! Control groups: hard bounds on the memory and the processes of an instance, and one end for all of them.
+//!
+//! Every node has a group of its own beside or below it, and in that one group for each instance. Writing to a
+//! group can take 8 ms: all of this blocks, and is called where blocking is allowed.
+
+mod find;
+mod v1;
+mod v2;
+
+use std::{
+    fs::{self, File},
+    io,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{Pid, Signal, kill_process},
+};
+
+use crate::{app::App, config::Config};
+
+/// How names of groups of nodes begin.
+const PREFIX: &str = "fnmesh-";
+/// Processes and threads of an instance besides one for each call it may have.
+const PROCESSES: u32 = 512;
+/// How long killed processes may take to end.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+const KILL_POLL: Duration = Duration::from_millis(1);
+
+/// What one instance may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Memory of all its processes.
+    pub(crate) memory_bytes: u64,
+    /// Its processes and threads.
+    pub(crate) processes: u64,
+    /// Its temporary files.
+    pub(crate) temporary_bytes: u64,
+}
+
+impl Bounds {
+    /// What the manifest of an app says, or what holds for apps that say nothing.
+    pub(crate) fn new(config: &Config, app: &App) -> Self {
+        let manifest = &app.manifest;
+        let of_languages = [manifest.python.concurrency, manifest.node.concurrency].into_iter().flatten();
+        let concurrency = of_languages.fold(manifest.concurrency, NonZeroU32::max);
+        Self {
+            memory_bytes: manifest.memory.map_or(config.max_memory_bytes, |limit| limit.as_u64()),
+            processes: manifest.processes.unwrap_or_else(|| concurrency.saturating_add(PROCESSES)).get().into(),
+            temporary_bytes: manifest.tmp.as_u64(),
+        }
+    }
+}
+
+/// Where the files of a group are: the same directory for both in version 2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Directories {
+    memory: PathBuf,
+    pids: PathBuf,
+}
+
+impl Directories {
+    fn join(&self, name: &str) -> Self {
+        Self { memory: self.memory.join(name), pids: self.pids.join(name) }
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Path> {
+        let second = (self.pids != self.memory).then_some(self.pids.as_path());
+        std::iter::once(self.memory.as_path()).chain(second)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+/// The group of this node. Removed on drop.
+#[derive(Debug)]
+pub(crate) struct Cgroups {
+    version: Version,
+    directories: Directories,
+    next: AtomicU64,
+    /// Where this process moved to so that groups with bounds may be beside it.
+    _leaf: Option<v2::Leaf>,
+    /// Locked for as long as the node lives: by that others see that it does.
+    _alive: File,
+}
+
+impl Cgroups {
+    /// The group of this process's node, made if it is not there.
+    ///
+    /// # Errors
+    /// When groups cannot be made here; says why.
+    pub(crate) fn of_this_process() -> io::Result<Arc<Self>> {
+        static MADE: Mutex<Weak<Cgroups>> = Mutex::new(Weak::new());
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(there) = made.upgrade() {
+            return Ok(there);
+        }
+        let new = Arc::new(Self::new()?);
+        *made = Arc::downgrade(&new);
+        Ok(new)
+    }
+
+    fn new() -> io::Result<Self> {
+        let (version, base, leaf) = match find::find()? {
+            find::Found::One(base) => (Version::One, base, None),
+            find::Found::Two(base) => {
+                let leaf = v2::prepare(&base)?;
+                (Version::Two, Directories { memory: base.clone(), pids: base }, leaf)
+            }
+        };
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+        // Until it is released nobody takes a new group for an old one.
+        let turn = File::open(&base.memory)?;
+        flock(&turn, FlockOperation::LockExclusive)?;
+        remove_left(&base);
+        let directories = base.join(&name);
+        make(&directories)?;
+        let alive = File::open(&directories.memory)?;
+        flock(&alive, FlockOperation::LockExclusive)?;
+        let groups = Self { version, directories, next: AtomicU64::new(0), _leaf: leaf, _alive: alive };
+        // Tried out here: whoever may make directories may not always set bounds.
+        groups.prepare()?;
+        groups.create(&Bounds { memory_bytes: 1 << 30, processes: 64, temporary_bytes: 0 })?;
+        Ok(groups)
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        match self.version {
+            Version::One => v1::prepare(&self.directories),
+            Version::Two => v2::enable(&self.directories.memory),
+        }
+    }
+
+    /// `v1`, `v2`.
+    pub(crate) fn describe(&self) -> String {
+        match self.version {
+            Version::One => "v1".to_owned(),
+            Version::Two => "v2".to_owned(),
+        }
+    }
+
+    /// A group for one instance.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn create(&self, bounds: &Bounds) -> io::Result<Cgroup> {
+        let directories = self.directories.join(&self.next.fetch_add(1, Relaxed).to_string());
+        make(&directories)?;
+        let group = Cgroup { version: self.version, directories };
+        match self.version {
+            Version::One => v1::bound(&group.directories, bounds)?,
+            Version::Two => v2::bound(&group.directories.memory, bounds)?,
+        }
+        Ok(group)
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        remove(&self.directories);
+    }
+}
+
+/// The group of one instance. Dropped, its processes are killed and it is removed.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    version: Version,
+    directories: Directories,
+}
+
+impl Cgroup {
+    /// Moves a process into it, with all its threads; what it starts from then on is in it too.
+    ///
+    /// # Errors
+    /// When the process is gone, or the kernel refuses.
+    pub(crate) fn add(&self, pid: u32) -> io::Result<()> {
+        self.directories.each().try_for_each(|directory| fs::write(directory.join("cgroup.procs"), pid.to_string()))
+    }
+
+    /// Its processes.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        pids(&self.directories.pids)
+    }
+
+    /// Whether the kernel has killed a process of it because it was out of memory.
+    pub(crate) fn was_out_of_memory(&self) -> bool {
+        let file = match self.version {
+            Version::One => "memory.oom_control",
+            Version::Two => "memory.events",
+        };
+        count(&self.directories.memory.join(file), "oom_kill") > 0
+    }
+
+    /// Whether it was refused another process because it had as many as it may.
+    pub(crate) fn was_full(&self) -> bool {
+        count(&self.directories.pids.join("pids.events"), "max") > 0
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        remove(&self.directories);
+    }
+}
+
+fn make(directories: &Directories) -> io::Result<()> {
+    for directory in directories.each() {
+        fs::create_dir(directory)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
+    }
+    Ok(())
+}
+
+/// Writes to a file of a group, and says which one it was if that fails.
+fn write(directory: &Path, file: &str, value: &str) -> io::Result<()> {
+    let path = directory.join(file);
+    fs::write(&path, value).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+fn pids(directory: &Path) -> Vec<u32> {
+    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// The number after `name` in a file of such lines; 0 where there is none.
+fn count(file: &Path, name: &str) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+fn kill(directories: &Directories) {
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    // From Linux 5.14 in version 2: all at once.
+    let _ = fs::write(directories.pids.join("cgroup.kill"), "1");
+    // Nothing can be forked any more: whoever is in it now is the last.
+    let _ = fs::write(directories.pids.join("pids.max"), "0");
+    loop {
+        let left = pids(&directories.pids);
+        if left.is_empty() || Instant::now() > deadline {
+            return;
+        }
+        for pid in left.into_iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+            // It may have ended meanwhile.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        thread::sleep(KILL_POLL);
+    }
+}
+
+/// Removes a group, those in it, and their processes.
+fn remove(directories: &Directories) {
+    for entry in fs::read_dir(&directories.memory).into_iter().flatten().flatten() {
+        if let (true, Some(name)) = (entry.path().is_dir(), entry.file_name().to_str()) {
+            remove(&directories.join(name));
+        }
+    }
+    kill(directories);
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    for directory in directories.each() {
+        // The kernel lets go of the last process a moment after it ended.
+        while fs::remove_dir(directory).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
+            && Instant::now() < deadline
+        {
+            thread::sleep(KILL_POLL);
+        }
+    }
+}
+
+/// Removes groups of nodes that are no more.
+fn remove_left(base: &Directories) {
+    for entry in base.each().filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name.starts_with(v2::LEAF) {
+            // Refused while a process is in it.
+            let _ = fs::remove_dir(entry.path());
+        }
+        if name.starts_with(PREFIX) && is_left(&base.join(name).memory) {
+            remove(&base.join(name));
+        }
+    }
+}
+
+/// Whether nobody holds the lock of a node's group.
+fn is_left(group: &Path) -> bool {
+    File::open(group).map_or(true, |opened| flock(&opened, FlockOperation::NonBlockingLockExclusive).is_ok())
+}

@@ -1,0 +1,66 @@
+//! Version 2: one hierarchy (Documentation/admin-guide/cgroup-v2.rst).
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process,
+};
+
+use super::{Bounds, write};
+
+const CONTROLLERS: &str = "+memory +pids";
+/// How names of [`Leaf`]s begin.
+pub(super) const LEAF: &str = "node-of-fnmesh-";
+
+/// Where this process is while groups with bounds are beside it: a group that has such in it can have no processes
+/// of its own. Moves back on drop.
+#[derive(Debug)]
+pub(super) struct Leaf {
+    base: PathBuf,
+    directory: PathBuf,
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        // What cannot be undone does no harm to anybody who is in this group.
+        let _ = fs::write(self.base.join("cgroup.subtree_control"), "-memory -pids");
+        let _ = fs::write(self.base.join("cgroup.procs"), process::id().to_string());
+        let _ = fs::remove_dir(&self.directory);
+    }
+}
+
+/// Makes it possible to bound groups in `base`, the group of this process.
+pub(super) fn prepare(base: &Path) -> io::Result<Option<Leaf>> {
+    // Only the root of the machine has no type, and it alone may have processes besides.
+    if !base.join("cgroup.type").exists() {
+        enable(base)?;
+        return Ok(None);
+    }
+    let leaf = Leaf { base: base.to_owned(), directory: base.join(format!("{LEAF}{}", process::id())) };
+    fs::create_dir(&leaf.directory).map_err(|error| refused(base, &error))?;
+    write(&leaf.directory, "cgroup.procs", &process::id().to_string())?;
+    enable(base).map_err(|error| refused(base, &error))?;
+    Ok(Some(leaf))
+}
+
+/// Lets groups in `directory` have bounds.
+pub(super) fn enable(directory: &Path) -> io::Result<()> {
+    write(directory, "cgroup.subtree_control", CONTROLLERS)
+}
+
+pub(super) fn bound(directory: &Path, bounds: &Bounds) -> io::Result<()> {
+    write(directory, "memory.max", &bounds.memory_bytes.to_string())?;
+    // Only where the kernel counts swap, and can kill a group as a whole.
+    let _ = fs::write(directory.join("memory.swap.max"), "0");
+    let _ = fs::write(directory.join("memory.oom.group"), "1");
+    write(directory, "pids.max", &bounds.processes.to_string())
+}
+
+fn refused(base: &Path, error: &io::Error) -> io::Error {
+    let message = format!(
+        "{} is not the node's own ({error}); start it as a service with Delegate=yes, or by \
+         systemd-run --user --scope -p Delegate=yes",
+        base.display()
+    );
+    io::Error::new(error.kind(), message)
+}

@@ -15,6 +15,9 @@ pub struct Config {
     pub sandbox: sandbox::Mode,
     /// Memory of one instance whose app sets no limit, in bytes. Default 1 GiB, or half of the machine's if that is less.
     pub max_memory_bytes: u64,
+    /// Whether every child of this process that the runtime does not know was left behind by an app, and may be killed
+    /// and waited for. Default false: a program may have children of its own.
+    pub reap_orphans: bool,
     /// Environment that every worker starts with, below the app's own. Default empty.
     pub worker_env: Vec<(OsString, OsString)>,
     /// How long an instance may take to load its app. Default 30 s.
@@ -39,6 +42,7 @@ impl Default for Config {
             python_extension: PathBuf::from("libfnmesh_python.so"),
             sandbox: sandbox::Mode::Auto,
             max_memory_bytes: default_memory_bytes(),
+            reap_orphans: false,
             worker_env: Vec::new(),
             start_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(1),

@@ -19,7 +19,7 @@ use tokio::{
     sync::{oneshot, watch},
     time::timeout,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::{
     app::App,
@@ -35,7 +35,7 @@ use crate::{
     },
     threads::Threads,
     worker::{
-        node,
+        node, orphans,
         process::{Launch, become_subreaper},
         python,
         sandbox::{Levels, Mode, Sandbox},
@@ -61,6 +61,7 @@ pub(crate) struct Shared {
     threads: Arc<Threads>,
     pools: AtomicU32,
     tasks: TaskTracker,
+    reaper: OnceLock<AbortOnDropHandle<()>>,
     /// Held while an app is being deployed.
     deploying: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -85,6 +86,7 @@ impl Runtime {
             threads,
             pools: AtomicU32::new(0),
             tasks: TaskTracker::new(),
+            reaper: OnceLock::new(),
             deploying: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -126,6 +128,7 @@ impl Runtime {
             self.shared.deploying.lock().unwrap_or_else(PoisonError::into_inner).entry(app.name.clone()).or_default(),
         );
         let _turn = turn.lock().await;
+        self.shared.reap_orphans();
         self.expect(&app.name, &app.directory);
         for warning in &app.warnings {
             tracing::warn!(target: "fnmesh::runtime", app = app.name, warning, "app has a part that is not served");
@@ -180,6 +183,13 @@ impl Runtime {
 }
 
 impl Shared {
+    fn reap_orphans(&self) {
+        if self.config.reap_orphans {
+            let held = self.sandbox.cgroups.is_some();
+            self.reaper.get_or_init(|| AbortOnDropHandle::new(tokio::spawn(orphans::reap(held))));
+        }
+    }
+
     /// As [`fnmesh_invoke::Invoke::resolve`].
     pub(crate) async fn resolve(&self, app: &str, name: &str) -> Result<Arc<Function>, Error> {
         if let Some(found) = self.find(app, name) {

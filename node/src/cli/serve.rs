@@ -103,6 +103,8 @@ fn config(options: options::Node, watch: bool) -> Result<Config, Stop> {
     let runtime = fnmesh_runtime::Config {
         worker_env: environment::of_workers(),
         sandbox: options.sandbox,
+        // This program has no children but workers and tools.
+        reap_orphans: true,
         ..Default::default()
     };
     Ok(Config {

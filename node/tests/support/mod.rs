@@ -119,7 +119,7 @@ pub(crate) struct Node {
     events: mpsc::Receiver<Value>,
     stderr: Arc<Mutex<String>>,
     pub(crate) url: String,
-    _cache: tempfile::TempDir,
+    cache: tempfile::TempDir,
 }
 
 impl Node {
@@ -136,7 +136,7 @@ impl Node {
         );
         let events = lines(child.0.stdout.take().unwrap());
         let stderr = collect(child.0.stderr.take().unwrap());
-        let mut node = Self { child, events, stderr, url: String::new(), _cache: cache };
+        let mut node = Self { child, events, stderr, url: String::new(), cache };
         node.url = node.event("listening")["url"].as_str().unwrap().to_owned();
         node
     }
@@ -212,6 +212,11 @@ impl Node {
             .flat_map(|pool| pool["instances"].as_array().unwrap().clone())
             .map(|instance| u32::try_from(instance["pid"].as_u64().unwrap()).unwrap())
             .collect()
+    }
+
+    /// Where it keeps what it installs, and its workers' temporary files.
+    pub(crate) fn cache(&self) -> &Path {
+        self.cache.path()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::worker::{
     cgroup::{Bounds, Cgroup},
-    process,
+    orphans, process,
     sandbox::{Sandbox, Temporary, unlinked_bytes, used_bytes},
 };
 
@@ -34,11 +34,11 @@ impl Hold {
     pub(super) async fn take(sandbox: &Sandbox, bounds: &Bounds, pid: u32, temporary: Option<Arc<Temporary>>) -> Self {
         let Some(cgroups) = sandbox.cgroups.clone() else { return Self { cgroup: None, temporary } };
         let bounds = *bounds;
-        let joined = spawn_blocking(move || {
+        let join = move || {
             let cgroup = cgroups.create(&bounds)?;
             cgroup.add(pid).map(|()| cgroup)
-        });
-        let cgroup = match joined.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) {
+        };
+        let cgroup = match unblocked(join).await {
             Ok(cgroup) => Some(Arc::new(cgroup)),
             Err(error) => {
                 tracing::warn!(target: "fnmesh::runtime", pid, %error, "instance has no cgroup");
@@ -53,7 +53,7 @@ impl Hold {
         tokio::select! {
             reason = self.outgrown(pid, bounds.memory_bytes) => reason,
             reason = self.overfilled(pid, bounds.temporary_bytes) => reason,
-            reason = self.multiplied(bounds.processes) => reason,
+            reason = self.multiplied(pid, bounds.processes) => reason,
         }
     }
 
@@ -70,8 +70,7 @@ impl Hold {
 
     /// Ends all that the worker started, and removes its temporary files.
     pub(super) async fn release(self) {
-        let ended = spawn_blocking(move || drop(self));
-        ended.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        unblocked(move || drop(self)).await;
     }
 
     async fn outgrown(&self, pid: u32, limit: u64) -> String {
@@ -94,11 +93,11 @@ impl Hold {
         loop {
             let begin = Instant::now();
             let (held, counted) = (self.clone(), Arc::clone(temporary));
-            let count = spawn_blocking(move || {
+            let count = move || {
                 let pids = held.cgroup.as_ref().map_or_else(|| vec![pid], |cgroup| cgroup.pids());
                 used_bytes(counted.path(), limit) + unlinked_bytes(&pids)
-            });
-            let used = count.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+            };
+            let used = unblocked(count).await;
             if used > limit {
                 let limit = limit >> 20;
                 return format!("its worker wrote more temporary files than its app's limit of {limit} MiB");
@@ -107,13 +106,28 @@ impl Hold {
         }
     }
 
-    async fn multiplied(&self, limit: u64) -> String {
-        let Some(cgroup) = &self.cgroup else { return std::future::pending().await };
-        while !cgroup.was_full() {
-            sleep(LOOK).await;
+    async fn multiplied(&self, pid: u32, limit: u64) -> String {
+        match &self.cgroup {
+            Some(cgroup) => {
+                while !cgroup.was_full() {
+                    sleep(LOOK).await;
+                }
+            }
+            None => {
+                // Only processes, and only those whose parent lives: the others are orphans, and end as such.
+                let started = move || orphans::descendants(pid) as u64;
+                while unblocked(started).await <= limit {
+                    sleep(2 * LOOK).await;
+                }
+            }
         }
         format!("its worker started more processes and threads than its app's limit of {limit}")
     }
+}
+
+/// Does what blocks where that is allowed.
+async fn unblocked<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 /// When memory with so much room left can be full at the earliest.

@@ -57,7 +57,9 @@ impl Control {
         loop {
             let (header, body) = self.next().await?;
             match header.kind {
-                Kind::Log => logs::app_log(&start.pool, None::<InvocationId>, header.aux, &body),
+                Kind::Log => {
+                    logs::app_log(&start.pool, None::<InvocationId>, header.aux, &body);
+                }
                 Kind::Ready => {
                     let ready: inspect::Ready = serde_json::from_slice(&body).map_err(io::Error::from)?;
                     let (inspected, bind) = start.describe.apply(ready);

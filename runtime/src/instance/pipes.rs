@@ -3,11 +3,18 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    time::sleep,
+};
 
 use crate::{logs, pool::Pool, worker::frame::MAX_LOG_BYTES};
+
+/// Between two reads while lines are dropped. A pipe holds 64 KiB, so this bounds the rate too.
+const FLOOD_PAUSE: Duration = Duration::from_millis(2);
 
 /// Turns what a worker writes into log lines, split at newlines and at [`MAX_LOG_BYTES`].
 pub(super) async fn copy_lines(
@@ -18,19 +25,24 @@ pub(super) async fn copy_lines(
 ) {
     let Some(mut pipe) = pipe else { return };
     let copy = |line: &[u8]| {
-        logs::app_log(&pool, None, level, line);
+        let taken = logs::app_log(&pool, None, level, line);
         if let Some(words) = &last_words {
             words.push(line);
         }
+        taken
     };
     let mut pending = Vec::new();
     while pipe.read_buf(&mut pending).await.is_ok_and(|count| count > 0) {
-        let mut start = 0;
+        let (mut start, mut taken) = (0, true);
         while let Some(end) = line_end(&pending[start..]) {
-            copy(&pending[start..start + end]);
+            taken &= copy(&pending[start..start + end]);
             start += end + usize::from(pending.get(start + end) == Some(&b'\n'));
         }
         pending.drain(..start);
+        if !taken {
+            // Who floods the log waits: reading is work too.
+            sleep(FLOOD_PAUSE).await;
+        }
     }
     if !pending.is_empty() {
         copy(&pending);

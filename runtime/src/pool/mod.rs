@@ -26,7 +26,7 @@ use queue::{Full, Place, Queue, Turn};
 use status::{ColdStarts, Published};
 use tokio::sync::{Notify, Semaphore};
 
-use crate::instance::Instance;
+use crate::{instance::Instance, logs};
 
 /// What `Retry-After` says at least, and where nothing better is known.
 const RETRY_SOON: Duration = Duration::from_secs(1);
@@ -53,6 +53,7 @@ pub(crate) struct Pool {
     instances: Mutex<BTreeMap<u32, Arc<Instance>>>,
     /// Per function: how many calls may be in flight, where its manifest says so.
     gates: OnceLock<Vec<Option<Arc<Semaphore>>>>,
+    pub(crate) logs: logs::Budget,
     started: AtomicU64,
     lost: AtomicU64,
     cold_starts: Mutex<ColdStarts>,
@@ -74,6 +75,7 @@ impl Pool {
             published: Mutex::default(),
             instances: Mutex::default(),
             gates: OnceLock::new(),
+            logs: logs::Budget::default(),
             started: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             cold_starts: Mutex::default(),

@@ -21,7 +21,6 @@ struct Registry {
 ///
 /// While a process is being started its id is not known, and every child counts as known: ask again later.
 /// The answer is about a child that is still there, a zombie too: once it was waited for, its id is anybody's.
-#[cfg_attr(not(test), expect(dead_code, reason = "for whoever reaps what user code leaves behind"))]
 pub(crate) fn is_known(pid: Pid) -> bool {
     let registry = registry();
     registry.expected > 0 || registry.pids.contains(&pid.as_raw_nonzero().get())

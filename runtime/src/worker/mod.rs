@@ -5,6 +5,7 @@ mod child;
 pub mod frame;
 pub(crate) mod known;
 pub(crate) mod node;
+pub(crate) mod orphans;
 pub(crate) mod process;
 pub(crate) mod python;
 pub mod sandbox;

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     sync::{Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use fnmesh_invoke::InvocationId;
@@ -18,15 +18,19 @@ pub(crate) const STDOUT: u16 = 0;
 /// What a pool may log in the long run.
 const BYTES_PER_SECOND: u64 = 1 << 20;
 /// What it may log at once.
-const BURST_BYTES: u64 = 4 << 20;
+const BURST_BYTES: u64 = 2 << 20;
 /// Room that must be there before lines are taken again: not one line now and then.
 const RESUME_BYTES: u64 = 1 << 20;
 /// What a line costs besides its text: time, level, app.
 const LINE_BYTES: u64 = 64;
+/// What a microsecond of writing costs. Whoever reads the node's log may be slow, and lines are written by threads
+/// that others wait for: a pool may have a quarter of one.
+const BYTES_PER_MICROSECOND: u64 = 4;
 
 /// One line of an app, by log frame or from a pipe; whether there was room for it.
 pub(crate) fn app_log(pool: &Pool, invocation: Option<InvocationId>, level: u16, line: &[u8]) -> bool {
-    match pool.logs.take(line.len(), Instant::now()) {
+    let begin = Instant::now();
+    match pool.logs.take(line.len(), begin) {
         Verdict::Pass { dropped: 0 } => {}
         Verdict::Pass { dropped } => {
             tracing::warn!(target: "fnmesh::runtime", app = %pool.app, language = %pool.language, dropped, "log lines were dropped");
@@ -40,6 +44,7 @@ pub(crate) fn app_log(pool: &Pool, invocation: Option<InvocationId>, level: u16,
         }
     }
     write(pool, invocation, level, line);
+    pool.logs.charge(begin.elapsed());
     true
 }
 
@@ -93,6 +98,14 @@ impl Budget {
         let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         bucket.get_or_insert(Bucket { left: BURST_BYTES, at: now, dropped: 0 }).take(bytes as u64 + LINE_BYTES, now)
     }
+
+    /// Writing the line took so long.
+    fn charge(&self, elapsed: Duration) {
+        let cost = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).saturating_mul(BYTES_PER_MICROSECOND);
+        if let Some(bucket) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            bucket.left = bucket.left.saturating_sub(cost);
+        }
+    }
 }
 
 impl Bucket {
@@ -100,7 +113,7 @@ impl Bucket {
         // In whole milliseconds, so that nothing is lost by rounding however often this is called.
         let passed = u64::try_from(now.saturating_duration_since(self.at).as_millis()).unwrap_or(u64::MAX);
         self.left = BURST_BYTES.min(self.left.saturating_add(passed.saturating_mul(BYTES_PER_SECOND / 1000)));
-        self.at += std::time::Duration::from_millis(passed);
+        self.at += Duration::from_millis(passed);
         let needed = if self.dropped > 0 { bytes.max(RESUME_BYTES) } else { bytes };
         if self.left < needed {
             self.dropped += 1;
@@ -113,8 +126,6 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const LINE: usize = 64 * 1024 - LINE_BYTES as usize;
@@ -122,7 +133,7 @@ mod tests {
     #[test]
     fn flood_is_cut_off_and_counted() {
         let (budget, now) = (Budget::default(), Instant::now());
-        for _ in 0..64 {
+        for _ in 0..32 {
             assert_eq!(budget.take(LINE, now), Verdict::Pass { dropped: 0 });
         }
         assert_eq!(budget.take(LINE, now), Verdict::Drop { first: true });
@@ -132,6 +143,16 @@ mod tests {
         let later = now + Duration::from_millis(1100);
         assert_eq!(budget.take(LINE, later), Verdict::Pass { dropped: 3 });
         assert_eq!(budget.take(LINE, later), Verdict::Pass { dropped: 0 });
+    }
+
+    #[test]
+    fn slow_reader_of_the_log_costs_lines() {
+        let (budget, now) = (Budget::default(), Instant::now());
+        for _ in 0..2 {
+            assert_eq!(budget.take(1, now), Verdict::Pass { dropped: 0 });
+            budget.charge(Duration::from_millis(300));
+        }
+        assert_eq!(budget.take(1, now), Verdict::Drop { first: true });
     }
 
     #[test]

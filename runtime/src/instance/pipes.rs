@@ -31,7 +31,8 @@ pub(super) async fn copy_lines(
         }
         taken
     };
-    let mut pending = Vec::new();
+    // Room for whole pipes of text, however short its lines are.
+    let mut pending = Vec::with_capacity(2 * MAX_LOG_BYTES);
     while pipe.read_buf(&mut pending).await.is_ok_and(|count| count > 0) {
         let (mut start, mut taken) = (0, true);
         while let Some(end) = line_end(&pending[start..]) {

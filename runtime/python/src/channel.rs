@@ -128,6 +128,14 @@ impl Channel {
         drop(self.sent.wait_timeout_while(output, left, |output| output.stuck));
     }
 
+    /// What would be written, in place of writing it.
+    #[cfg(feature = "bench")]
+    pub(crate) fn take_unsent(&self, unsent: &mut Vec<u8>) {
+        let mut output = self.output();
+        unsent.clear();
+        std::mem::swap(&mut output.bytes, unsent);
+    }
+
     fn output(&self) -> MutexGuard<'_, Output> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -177,6 +185,13 @@ impl Input {
             Err(Errno::INTR | Errno::AGAIN) => Ok(true),
             Err(error) => Err(error),
         }
+    }
+
+    /// Takes `bytes` as if they had been read.
+    #[cfg(feature = "bench")]
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.bytes[self.end..self.end + bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
     }
 
     /// The first frame that is complete.

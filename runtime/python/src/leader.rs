@@ -34,19 +34,19 @@ pub(crate) fn lead<'py>(py: Python<'py>, core: &'static Core, runner: &'static R
 }
 
 /// When what is being served was read.
-struct Round {
+pub(crate) struct Round {
     looks: u64,
     received: Instant,
 }
 
 impl Round {
-    fn new(core: &Core) -> Self {
+    pub(crate) fn new(core: &Core) -> Self {
         Self { looks: core.monitor.looks(), received: Instant::now() }
     }
 }
 
 /// Serves the frames that are complete. False if the thread leads no more.
-fn serve<'py>(
+pub(crate) fn serve<'py>(
     py: Python<'py>,
     core: &'static Core,
     runner: &'static Runner,

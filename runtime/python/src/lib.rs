@@ -15,6 +15,8 @@ use pyo3::prelude::*;
 
 mod arguments;
 mod baton;
+#[cfg(feature = "bench")]
+mod bench;
 mod call;
 mod channel;
 mod context;
@@ -60,4 +62,7 @@ mod fnmesh_python {
         parse::parse_json,
         task::{Task, flush_tasks, take_tasks},
     };
+    #[cfg(feature = "bench")]
+    #[pymodule_export]
+    use super::bench::{Bench, call_object, call_object_reusing, vectorcall};
 }

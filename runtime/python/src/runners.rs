@@ -167,11 +167,17 @@ impl Runners {
         self.list().idle.push(runner);
     }
 
-    /// The main thread becomes a runner and the first leader.
-    pub(crate) fn lead_first(&self, py: Python<'_>, core: &'static Core) -> ! {
+    /// The calling thread becomes the first runner.
+    pub(crate) fn enlist_first(&self, py: Python<'_>) -> &'static Runner {
         let runner: &'static Runner = Box::leak(Box::default());
         runner.enlist(py);
         self.list().all.push(runner);
+        runner
+    }
+
+    /// The main thread becomes a runner and the first leader.
+    pub(crate) fn lead_first(&self, py: Python<'_>, core: &'static Core) -> ! {
+        let runner = self.enlist_first(py);
         runner.appointed.store(true, Ordering::Release);
         run(py, core, runner)
     }

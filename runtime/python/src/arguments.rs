@@ -1,6 +1,5 @@
 //! A call's body bound to its function's parameters.
 
-use jiter::Peek;
 use pyo3::{
     prelude::*,
     types::{PyBytes, PyDict, PyString},
@@ -12,7 +11,7 @@ use crate::{
     frame::BodyFormat,
     function::{Parameter, Shape},
     keys::Keys,
-    parse::{Reader, Refused},
+    parse::{self, Reader, Refused},
 };
 
 /// What a function is called with. Kept from call to call for its allocation.
@@ -109,9 +108,9 @@ impl<'py> Arguments<'py> {
 
     fn json(&mut self, py: Python<'py>, function: &Shape, body: &[u8], keys: &mut Keys) -> Result<(), Mismatch> {
         let mut reader = Reader::new(py, body, keys);
-        match reader.peek()? {
-            Peek::Array => self.array(function, reader),
-            Peek::Object => match self.object(function, reader) {
+        match reader.peek() {
+            Some(b'[') => self.array(function, reader),
+            Some(b'{') => match self.object(function, reader) {
                 Err(Mismatch::Unnamed) => self.object_values(function, Reader::new(py, body, keys)),
                 bound => bound,
             },
@@ -122,14 +121,14 @@ impl<'py> Arguments<'py> {
     /// Positions.
     fn array(&mut self, function: &Shape, mut reader: Reader<'_, 'py>) -> Result<(), Mismatch> {
         let mut given = 0;
-        let mut next = reader.first_item()?;
-        while let Some(peek) = next {
-            let value = reader.value(peek, 1)?;
+        let mut more = reader.open(b']');
+        while more {
+            let value = reader.value(1)?;
             given += 1;
             if given <= function.positional || function.any_position {
                 self.values.push(Some(value));
             }
-            next = reader.next_item()?;
+            more = reader.step(b']')?;
         }
         reader.finish()?;
         self.complete_positions(function, given)
@@ -140,22 +139,23 @@ impl<'py> Arguments<'py> {
         let py = reader.py();
         self.values.resize(function.parameters.len(), None);
         let mut expected = 0;
-        let mut key = reader.first_key()?;
-        while let Some(name) = key {
+        let mut more = reader.open(b'}');
+        while more {
+            let name = reader.key()?;
             if let Some(parameter) = function.find(name, expected) {
-                let peek = reader.peek()?;
-                self.values[parameter] = Some(reader.value(peek, 1)?);
+                reader.colon()?;
+                self.values[parameter] = Some(reader.value(1)?);
                 expected = parameter + 1;
             } else if function.any_name {
-                let name = PyString::new(py, name);
-                let peek = reader.peek()?;
-                let value = reader.value(peek, 1)?;
+                let name = parse::string(py, name).ok_or(Refused::SYNTAX)?;
+                reader.colon()?;
+                let value = reader.value(1)?;
                 set(self.names(py), name, value)?;
             } else {
                 self.clear();
                 return Err(Mismatch::Unnamed);
             }
-            key = reader.next_key()?;
+            more = reader.step(b'}')?;
         }
         reader.finish()?;
         self.complete_names(py, function)
@@ -168,7 +168,7 @@ impl<'py> Arguments<'py> {
         self.values.extend(object.values().iter().map(Some));
         self.complete_positions(function, object.len()).map_err(|_| {
             let mut names = object.keys().iter().map(|name| name.to_string()).collect::<Vec<_>>();
-            names.retain(|name| function.find(name, 0).is_none());
+            names.retain(|name| function.find(name.as_bytes(), 0).is_none());
             Mismatch::Arity(format!("unexpected argument{}", quoted(&names)))
         })
     }

@@ -75,10 +75,10 @@ impl Function {
 
 impl Shape {
     /// Which parameter has this name. Looks at `expected` first: names mostly come in the order of the parameters.
-    pub(crate) fn find(&self, name: &str, expected: usize) -> Option<usize> {
+    pub(crate) fn find(&self, name: &[u8], expected: usize) -> Option<usize> {
         match self.parameters.get(expected) {
-            Some(parameter) if parameter.name == name => Some(expected),
-            _ => self.parameters.iter().position(|parameter| parameter.name == name),
+            Some(parameter) if parameter.name.as_bytes() == name => Some(expected),
+            _ => self.parameters.iter().position(|parameter| parameter.name.as_bytes() == name),
         }
     }
 }

@@ -1,51 +1,47 @@
 //! JSON text straight into Python objects: RFC 8259 and nothing beyond it.
 
-use std::ffi::CString;
+mod describe;
+mod number;
+mod text;
 
-use jiter::{Jiter, JiterError, JiterErrorType, JsonErrorType, NumberAny, NumberInt, Peek};
 use pyo3::{
     exceptions::PyValueError,
-    ffi,
+    ffi as py_ffi,
     prelude::*,
-    types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString},
+    types::{PyBool, PyDict, PyString},
 };
 
+pub(crate) use self::text::{special, string};
 use crate::keys::Keys;
 
 /// Levels of arrays and objects inside each other.
 const MAX_DEPTH: u8 = 128;
-/// Python's own default limit, and jiter's.
-const MAX_DIGITS: usize = 4300;
 
 /// Why text was refused.
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub(crate) struct Refused(Option<Box<Reason>>);
+
+#[derive(Debug)]
+struct Reason {
     what: String,
     index: usize,
 }
 
 impl Refused {
-    pub(crate) fn new(what: impl Into<String>, index: usize) -> Self {
-        Self { what: what.into(), index }
-    }
+    /// It is no JSON. [`Self::describe`] finds out where.
+    pub(crate) const SYNTAX: Self = Self(None);
 
     /// What is wrong, and where in `text`.
     pub(crate) fn describe(&self, text: &[u8]) -> String {
-        let position = Jiter::new(text).error_position(self.index);
-        format!("not valid JSON: {} at {position}", self.what)
-    }
-}
-
-impl From<JiterError> for Refused {
-    fn from(error: JiterError) -> Self {
-        let what = match error.error_type {
-            JiterErrorType::JsonError(JsonErrorType::NumberOutOfRange) => {
-                format!("a number has more than {MAX_DIGITS} digits")
+        let found;
+        let reason = match &self.0 {
+            Some(reason) => reason,
+            None => {
+                found = describe::find(text);
+                &found
             }
-            JiterErrorType::JsonError(kind) => kind.to_string(),
-            kind @ JiterErrorType::WrongType { .. } => kind.to_string(),
         };
-        Self::new(what, error.index)
+        format!("not valid JSON: {} at {}", reason.what, describe::position(text, reason.index))
     }
 }
 
@@ -59,13 +55,18 @@ pub(crate) fn parse_json<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'p
 /// Reads one text.
 pub(crate) struct Reader<'a, 'py> {
     py: Python<'py>,
-    jiter: Jiter<'a>,
+    text: &'a [u8],
+    index: usize,
     keys: &'a mut Keys,
+    /// Items of arrays that have not ended yet.
+    items: Vec<Bound<'py, PyAny>>,
+    /// A string with its escapes resolved.
+    unescaped: Vec<u8>,
 }
 
 impl<'a, 'py> Reader<'a, 'py> {
     pub(crate) fn new(py: Python<'py>, text: &'a [u8], keys: &'a mut Keys) -> Self {
-        Self { py, jiter: Jiter::new(text), keys }
+        Self { py, text, index: 0, keys, items: Vec::new(), unescaped: Vec::new() }
     }
 
     pub(crate) fn py(&self) -> Python<'py> {
@@ -74,121 +75,154 @@ impl<'a, 'py> Reader<'a, 'py> {
 
     /// The whole text as one value.
     pub(crate) fn document(mut self) -> Result<Bound<'py, PyAny>, Refused> {
-        let peek = self.peek()?;
-        let value = self.value(peek, 0)?;
+        let value = self.value(0)?;
         self.finish()?;
         Ok(value)
     }
 
-    pub(crate) fn peek(&mut self) -> Result<Peek, Refused> {
-        Ok(self.jiter.peek()?)
-    }
-
-    pub(crate) fn finish(&mut self) -> Result<(), Refused> {
-        Ok(self.jiter.finish()?)
-    }
-
-    /// Enters an array; `None` when it is empty.
-    pub(crate) fn first_item(&mut self) -> Result<Option<Peek>, Refused> {
-        Ok(self.jiter.known_array()?)
-    }
-
-    pub(crate) fn next_item(&mut self) -> Result<Option<Peek>, Refused> {
-        Ok(self.jiter.array_step()?)
-    }
-
-    /// Enters an object; `None` when it is empty.
-    pub(crate) fn first_key(&mut self) -> Result<Option<&str>, Refused> {
-        Ok(self.jiter.known_object()?)
-    }
-
-    pub(crate) fn next_key(&mut self) -> Result<Option<&str>, Refused> {
-        Ok(self.jiter.next_key()?)
-    }
-
-    /// The value that `peek` saw, inside `depth` arrays and objects.
-    pub(crate) fn value(&mut self, peek: Peek, depth: u8) -> Result<Bound<'py, PyAny>, Refused> {
-        match peek {
-            Peek::String => Ok(PyString::new(self.py, self.jiter.known_str()?).into_any()),
-            Peek::Object => self.object(self.enter(depth)?),
-            Peek::Array => self.array(self.enter(depth)?),
-            Peek::True | Peek::False => Ok(PyBool::new(self.py, self.jiter.known_bool(peek)?).to_owned().into_any()),
-            Peek::Null => {
-                self.jiter.known_null()?;
-                Ok(self.py.None().into_bound(self.py))
+    /// The byte that the next token begins with; `None` at the end.
+    #[inline]
+    pub(crate) fn peek(&mut self) -> Option<u8> {
+        loop {
+            match self.text.get(self.index) {
+                Some(b' ' | b'\n' | b'\r' | b'\t') => self.index += 1,
+                next => return next.copied(),
             }
-            Peek::NaN | Peek::Infinity => Err(self.refuse("NaN and Infinity are not JSON")),
-            _ if peek.is_num() => self.number(peek),
-            _ => Err(self.refuse("expected a value")),
         }
+    }
+
+    /// Nothing more may follow.
+    #[inline]
+    pub(crate) fn finish(&mut self) -> Result<(), Refused> {
+        if self.peek().is_none() { Ok(()) } else { Err(Refused::SYNTAX) }
+    }
+
+    /// Enters the array or object that was peeked at and that `close` ends. False if it is empty.
+    #[inline]
+    pub(crate) fn open(&mut self, close: u8) -> bool {
+        self.index += 1;
+        let empty = self.peek() == Some(close);
+        self.index += usize::from(empty);
+        !empty
+    }
+
+    /// Goes on after a value inside of what `close` ends. False at its end.
+    #[inline]
+    pub(crate) fn step(&mut self, close: u8) -> Result<bool, Refused> {
+        let next = self.peek();
+        self.index += 1;
+        match next {
+            Some(b',') => Ok(true),
+            Some(next) if next == close => Ok(false),
+            _ => Err(Refused::SYNTAX),
+        }
+    }
+
+    /// The next member's name, which may be no valid UTF-8.
+    #[inline]
+    pub(crate) fn key(&mut self) -> Result<&[u8], Refused> {
+        if self.peek() != Some(b'"') {
+            return Err(Refused::SYNTAX);
+        }
+        let key = text::read(self.text, &mut self.index, &mut self.unescaped)?;
+        Ok(key.resolve(self.text, &self.unescaped))
+    }
+
+    /// What stands between a member's name and its value.
+    #[inline]
+    pub(crate) fn colon(&mut self) -> Result<(), Refused> {
+        let next = self.peek();
+        self.index += 1;
+        if next == Some(b':') { Ok(()) } else { Err(Refused::SYNTAX) }
+    }
+
+    /// The next value, inside `depth` arrays and objects.
+    #[inline]
+    pub(crate) fn value(&mut self, depth: u8) -> Result<Bound<'py, PyAny>, Refused> {
+        match self.peek() {
+            Some(b'"') => self.string(),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b'{') => self.object(depth),
+            Some(b'[') => self.array(depth),
+            Some(b't') => self.word(b"true").map(|()| PyBool::new(self.py, true).to_owned().into_any()),
+            Some(b'f') => self.word(b"false").map(|()| PyBool::new(self.py, false).to_owned().into_any()),
+            Some(b'n') => self.word(b"null").map(|()| self.py.None().into_bound(self.py)),
+            _ => Err(Refused::SYNTAX),
+        }
+    }
+
+    fn word(&mut self, word: &[u8]) -> Result<(), Refused> {
+        if self.text[self.index..].starts_with(word) {
+            self.index += word.len();
+            Ok(())
+        } else {
+            Err(Refused::SYNTAX)
+        }
+    }
+
+    fn string(&mut self) -> Result<Bound<'py, PyAny>, Refused> {
+        let text = text::read(self.text, &mut self.index, &mut self.unescaped)?;
+        let text = text.resolve(self.text, &self.unescaped);
+        text::string(self.py, text).map(Bound::into_any).ok_or(Refused::SYNTAX)
     }
 
     fn array(&mut self, depth: u8) -> Result<Bound<'py, PyAny>, Refused> {
-        let list = PyList::empty(self.py);
-        let mut next = self.first_item()?;
-        while let Some(peek) = next {
-            let value = self.value(peek, depth)?;
-            list.append(value).map_err(|error| self.refuse(error.to_string()))?;
-            next = self.next_item()?;
+        let depth = self.enter(depth)?;
+        let first = self.items.len();
+        let mut more = self.open(b']');
+        while more {
+            let item = self.value(depth)?;
+            self.items.push(item);
+            more = self.step(b']')?;
         }
-        Ok(list.into_any())
+        self.list(first)
+    }
+
+    /// A list of the items from `first` on.
+    fn list(&mut self, first: usize) -> Result<Bound<'py, PyAny>, Refused> {
+        // SAFETY: the list is new and as long as the items; each place is set once, and takes over the reference.
+        let list = unsafe {
+            let list = py_ffi::PyList_New((self.items.len() - first) as py_ffi::Py_ssize_t);
+            if !list.is_null() {
+                for (index, item) in self.items.drain(first..).enumerate() {
+                    py_ffi::PyList_SetItem(list, index as py_ffi::Py_ssize_t, item.into_ptr());
+                }
+            }
+            Bound::from_owned_ptr_or_err(self.py, list)
+        };
+        list.map_err(|error| self.refuse(error.to_string()))
     }
 
     /// Of members with the same name the last one counts.
     fn object(&mut self, depth: u8) -> Result<Bound<'py, PyAny>, Refused> {
+        let depth = self.enter(depth)?;
         let dict = PyDict::new(self.py);
-        let mut first = true;
-        loop {
-            let key = if first { self.jiter.known_object()? } else { self.jiter.next_key()? };
-            first = false;
-            let Some(key) = key else { return Ok(dict.into_any()) };
-            let key = self.keys.get(self.py, key);
-            let peek = self.peek()?;
-            let value = self.value(peek, depth)?;
+        let mut more = self.open(b'}');
+        while more {
+            let key = self.name()?;
+            self.colon()?;
+            let value = self.value(depth)?;
             dict.set_item(key, value).map_err(|error| self.refuse(error.to_string()))?;
+            more = self.step(b'}')?;
         }
+        Ok(dict.into_any())
     }
 
-    fn number(&mut self, peek: Peek) -> Result<Bound<'py, PyAny>, Refused> {
-        match self.jiter.known_number(peek) {
-            Ok(NumberAny::Int(NumberInt::Int(int))) => Ok(PyInt::new(self.py, int).into_any()),
-            Ok(NumberAny::Float(float)) => self.float(float),
-            Err(JiterError { error_type: JiterErrorType::JsonError(JsonErrorType::NumberOutOfRange), .. }) => {
-                self.long_number(peek)
-            }
-            Err(error) => Err(error.into()),
+    /// The next member's name as a Python string.
+    fn name(&mut self) -> Result<Bound<'py, PyString>, Refused> {
+        if self.peek() != Some(b'"') {
+            return Err(Refused::SYNTAX);
         }
-    }
-
-    fn float(&self, float: f64) -> Result<Bound<'py, PyAny>, Refused> {
-        if float.is_finite() {
-            Ok(PyFloat::new(self.py, float).into_any())
-        } else {
-            Err(self.refuse("a number is too large for a float"))
-        }
-    }
-
-    /// A number beyond 64 bits.
-    fn long_number(&mut self, peek: Peek) -> Result<Bound<'py, PyAny>, Refused> {
-        let text = std::str::from_utf8(self.jiter.known_number_bytes(peek)?).unwrap_or_default();
-        if text.contains(['.', 'e', 'E']) {
-            let float = text.parse().unwrap_or(f64::INFINITY);
-            return self.float(float);
-        }
-        let text = CString::new(text).unwrap_or_default();
-        // SAFETY: the text ends with NUL, and the result is a new reference or null with an exception set.
-        let int = unsafe {
-            let int = ffi::PyLong_FromString(text.as_ptr(), std::ptr::null_mut(), 10);
-            Bound::from_owned_ptr_or_err(self.py, int)
-        };
-        int.map_err(|_| self.refuse("a number has more digits than sys.set_int_max_str_digits allows"))
+        let key = text::read(self.text, &mut self.index, &mut self.unescaped)?;
+        self.keys.get(self.py, key.resolve(self.text, &self.unescaped)).ok_or(Refused::SYNTAX)
     }
 
     fn enter(&self, depth: u8) -> Result<u8, Refused> {
         if depth < MAX_DEPTH { Ok(depth + 1) } else { Err(self.refuse("more than 128 levels inside each other")) }
     }
 
+    #[cold]
     fn refuse(&self, what: impl Into<String>) -> Refused {
-        Refused::new(what, self.jiter.current_index())
+        Refused(Some(Box::new(Reason { what: what.into(), index: self.index })))
     }
 }

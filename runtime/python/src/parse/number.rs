@@ -1,0 +1,80 @@
+//! Numbers of JSON: integers of any size, and floats that are rounded correctly.
+
+use std::ffi::CString;
+
+use pyo3::{ffi as py_ffi, prelude::*, types::PyFloat};
+
+use super::{Reader, Refused};
+
+/// Python's own default limit.
+pub(super) const MAX_DIGITS: usize = 4300;
+/// Whatever has so many digits fits into an `i64`.
+const SMALL_DIGITS: usize = 18;
+
+impl<'py> Reader<'_, 'py> {
+    #[inline]
+    pub(super) fn number(&mut self) -> Result<Bound<'py, PyAny>, Refused> {
+        let start = self.index;
+        let negative = self.text[start] == b'-';
+        self.index += usize::from(negative);
+        let first = self.index;
+        let mut value: i64 = 0;
+        while let Some(digit @ b'0'..=b'9') = self.text.get(self.index) {
+            // What wraps is not used below.
+            value = value.wrapping_mul(10).wrapping_add(i64::from(digit - b'0'));
+            self.index += 1;
+        }
+        let digits = self.index - first;
+        if digits == 0 || (digits > 1 && self.text[first] == b'0') {
+            return Err(Refused::SYNTAX);
+        }
+        if let Some(b'.' | b'e' | b'E') = self.text.get(self.index) {
+            return self.float(start);
+        }
+        if digits > SMALL_DIGITS {
+            return self.long(start, digits);
+        }
+        let value = if negative { -value } else { value };
+        // SAFETY: the GIL is held; the result is a new reference, or null with an exception set.
+        let int = unsafe { Bound::from_owned_ptr_or_err(self.py, py_ffi::PyLong_FromLongLong(value)) };
+        int.map_err(|error| self.refuse(error.to_string()))
+    }
+
+    /// From `start`, with the point or the exponent next.
+    fn float(&mut self, start: usize) -> Result<Bound<'py, PyAny>, Refused> {
+        if self.text[self.index] == b'.' {
+            self.index += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.text.get(self.index) {
+            self.index += 1;
+            self.index += usize::from(matches!(self.text.get(self.index), Some(b'+' | b'-')));
+            self.digits()?;
+        }
+        let text = std::str::from_utf8(&self.text[start..self.index]).unwrap_or_default();
+        match text.parse::<f64>() {
+            Ok(float) if float.is_finite() => Ok(PyFloat::new(self.py, float).into_any()),
+            _ => Err(self.refuse("a number is too large for a float")),
+        }
+    }
+
+    /// At least one.
+    fn digits(&mut self) -> Result<(), Refused> {
+        let digits = self.text[self.index..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.index += digits;
+        if digits > 0 { Ok(()) } else { Err(Refused::SYNTAX) }
+    }
+
+    fn long(&mut self, start: usize, digits: usize) -> Result<Bound<'py, PyAny>, Refused> {
+        if digits > MAX_DIGITS {
+            return Err(self.refuse(format!("a number has more than {MAX_DIGITS} digits")));
+        }
+        let text = CString::new(&self.text[start..self.index]).unwrap_or_default();
+        // SAFETY: the text ends with NUL, and the result is a new reference or null with an exception set.
+        let int = unsafe {
+            let int = py_ffi::PyLong_FromString(text.as_ptr(), std::ptr::null_mut(), 10);
+            Bound::from_owned_ptr_or_err(self.py, int)
+        };
+        int.map_err(|_| self.refuse("a number has more digits than sys.set_int_max_str_digits allows"))
+    }
+}

@@ -82,20 +82,22 @@ impl<'py> Arguments<'py> {
         })
     }
 
-    /// Calls the function; the arguments are gone afterwards.
-    pub(crate) fn call(&mut self, function: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    /// Calls the function; the arguments are gone afterwards. On `None` an exception is set.
+    #[inline]
+    pub(crate) fn call(&mut self, function: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
         let names = self.names.as_ref().map_or(std::ptr::null_mut(), Bound::as_ptr);
         // SAFETY: binding left no place empty, and `Option<Bound>` has the layout of a pointer to an object. The result is
         // a new reference, or null with an exception set.
         let result = unsafe {
             let values = self.values.as_ptr().cast();
-            let result = ffi::PyObject_VectorcallDict(function.as_ptr(), values, self.values.len(), names);
-            Bound::from_owned_ptr_or_err(function.py(), result)
+            let result = ffi::call(function.as_ptr(), values, self.values.len(), names);
+            Bound::from_owned_ptr_or_opt(function.py(), result)
         };
         self.clear();
         result
     }
 
+    #[inline]
     fn clear(&mut self) {
         self.values.clear();
         self.names = None;
@@ -131,6 +133,9 @@ impl<'py> Arguments<'py> {
             more = reader.step(b']')?;
         }
         reader.finish()?;
+        if given == function.positional && function.parameters.len() == given {
+            return Ok(());
+        }
         self.complete_positions(function, given)
     }
 

@@ -40,6 +40,7 @@ impl Baton {
     }
 
     /// The state now, from any thread.
+    #[inline]
     pub(crate) fn look(&self) -> Look {
         Look(self.0.load(Ordering::SeqCst))
     }
@@ -60,6 +61,7 @@ impl Baton {
     }
 
     /// The leader enters user code.
+    #[inline]
     pub(crate) fn enter(&self) -> Look {
         let next = ((self.0.load(Ordering::Relaxed) >> STATE_BITS) + 1) << STATE_BITS | CALLING;
         self.0.store(next, Ordering::Release);
@@ -67,6 +69,7 @@ impl Baton {
     }
 
     /// The thread that entered user code is back. False if leadership was taken from it meanwhile.
+    #[inline]
     pub(crate) fn leave(&self, entered: Look) -> bool {
         let working = entered.0 & !STATE_MASK | WORKING;
         self.0.compare_exchange(entered.0, working, Ordering::AcqRel, Ordering::Relaxed).is_ok()

@@ -50,7 +50,8 @@ impl Bench {
             // SAFETY: this thread leads, and the reference ends with this statement.
             unsafe { core.channels[CHANNEL].input() }.add(frames);
             let leads = leader::serve(py, core, runner, &mut workspace, CHANNEL, &mut round);
-            core.channels[CHANNEL].take_unsent(&mut written);
+            // SAFETY: as above.
+            unsafe { core.channels[CHANNEL].take_answers(&mut written) };
             if !leads || (written != answers && !self.sends(&written, answers)) {
                 return Err(PyValueError::new_err("a call was not answered as it should be"));
             }
@@ -105,7 +106,7 @@ pub(crate) fn vectorcall(function: &Bound<'_, PyAny>, left: i64, right: i64, cal
     // SAFETY: the GIL is held; the integers are owned here and outlive the call.
     timed(function, calls, || unsafe {
         let arguments = [py_ffi::PyLong_FromLongLong(left), py_ffi::PyLong_FromLongLong(right)];
-        let result = ffi::PyObject_VectorcallDict(function.as_ptr(), arguments.as_ptr(), 2, null_mut());
+        let result = ffi::call(function.as_ptr(), arguments.as_ptr(), 2, null_mut());
         arguments.into_iter().for_each(|argument| py_ffi::Py_DECREF(argument));
         result
     })

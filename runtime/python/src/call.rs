@@ -1,9 +1,7 @@
 //! One call, from its frame to its answer.
 
 use std::{
-    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
-    ptr,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -12,16 +10,18 @@ use pyo3::{prelude::*, types::PyDict};
 
 use crate::{
     arguments::Arguments,
+    baton::Look,
+    channel::{Input, Parts},
     core::{Core, die, leave_if_forked},
     failure::Failure,
-    frame::{BodyFormat, Frame, INVOKE_META_BYTES},
+    frame::{self, BodyFormat, Header, INVOKE_META_BYTES, Kind},
     function::Function,
     keys::Keys,
     logs,
     monitor::LOOK,
     package,
     parse::Reader,
-    reply::{Content, Reply},
+    reply::{Answer, Content, Reply},
     runners::{CallKey, Runner},
     stream, task,
 };
@@ -29,17 +29,12 @@ use crate::{
 /// Bodies above this are read like user code is run: others need not wait for it.
 const LARGE_BODY_BYTES: usize = 64 * 1024;
 
-thread_local! {
-    static CURRENT: Cell<*const Call> = const { Cell::new(ptr::null()) };
-}
-
 /// A call and what its function may know of it.
 pub(crate) struct Call {
     pub(crate) key: CallKey,
-    pub(crate) index: u16,
     pub(crate) function: &'static Function,
     invocation: [u8; 16],
-    budget: Duration,
+    budget_ms: u32,
     received: Instant,
     /// The rest of the meta, JSON or empty.
     extra: Vec<u8>,
@@ -53,13 +48,14 @@ pub(crate) struct Workspace<'py> {
     pub(crate) buffer: Vec<u8>,
 }
 
-/// A call that was read, before it runs.
-pub(crate) enum Prepared {
-    /// Its arguments are bound.
-    Bound(Call),
-    /// Its body is still to be read.
-    Unread(Call, BodyFormat, Vec<u8>),
-    Refused(CallKey, Failure),
+/// Who leads while a call is served.
+enum Lead {
+    /// This thread, and it is not inside of user code.
+    Held,
+    /// This thread, unless leadership was taken from it.
+    Entered(Look),
+    /// Another thread, since then.
+    Passed(Instant),
 }
 
 impl Call {
@@ -70,7 +66,7 @@ impl Call {
 
     /// Until the deadline.
     pub(crate) fn remaining(&self) -> Duration {
-        self.budget.saturating_sub(self.received.elapsed())
+        Duration::from_millis(self.budget_ms.into()).saturating_sub(self.received.elapsed())
     }
 
     /// A member of the meta's JSON part.
@@ -81,124 +77,104 @@ impl Call {
         let extra = Reader::new(py, &self.extra, &mut Keys::default()).document().ok()?;
         extra.cast::<PyDict>().ok()?.get_item(member).ok()?
     }
-
-    /// Makes this the calling thread's call while `code` runs.
-    pub(crate) fn scope<T>(&self, code: impl FnOnce() -> T) -> T {
-        struct Leave;
-        impl Drop for Leave {
-            fn drop(&mut self) {
-                CURRENT.set(ptr::null());
-            }
-        }
-        CURRENT.set(self);
-        let _leave = Leave;
-        code()
-    }
-
-    /// The calling thread's call.
-    pub(crate) fn with_current<T>(code: impl FnOnce(&Self) -> T) -> Option<T> {
-        // SAFETY: the pointer is set by `scope` only, which borrows the call for as long.
-        unsafe { CURRENT.get().as_ref() }.map(code)
-    }
 }
 
-/// Reads an `invoke` frame.
-pub(crate) fn prepare<'py>(
-    py: Python<'py>,
-    core: &'static Core,
-    workspace: &mut Workspace<'py>,
-    channel: usize,
-    frame: &Frame<'_>,
-    received: Instant,
-) -> Prepared {
-    let key = CallKey { channel, id: frame.header.id };
-    let Some((fixed, extra)) = frame.meta.split_first_chunk::<INVOKE_META_BYTES>() else {
-        die("an invoke frame without invocation id and budget");
-    };
-    let [invocation @ .., b0, b1, b2, b3] = *fixed;
-    let index = frame.header.aux;
-    let Some(function) = core.function(index.into()) else {
-        return Prepared::Refused(key, Failure::unknown_function(index));
-    };
-    let budget = Duration::from_millis(u32::from_le_bytes([b0, b1, b2, b3]).into());
-    let call = Call { key, index, function, invocation, budget, received, extra: extra.to_vec() };
-    if frame.body.len() > LARGE_BODY_BYTES {
-        return Prepared::Unread(call, frame.header.format, frame.body.to_vec());
-    }
-    match guarded(|| bind(py, workspace, &call, frame.header.format, frame.body)) {
-        Ok(()) => Prepared::Bound(call),
-        Err(failure) => Prepared::Refused(key, failure),
-    }
-}
-
-/// Runs a call and answers it. False if the thread leads no more.
-pub(crate) fn run<'py>(
+/// Serves the `invoke` frame that `input` begins with, and that `parts` describes. False if the thread leads no more;
+/// then `input` is another thread's.
+pub(crate) fn serve<'py>(
     py: Python<'py>,
     core: &'static Core,
     runner: &'static Runner,
     workspace: &mut Workspace<'py>,
-    prepared: Prepared,
+    input: &mut Input,
+    parts: Parts,
+    key: CallKey,
+    received: Instant,
 ) -> bool {
-    let (call, unread) = match prepared {
-        Prepared::Bound(call) => (call, None),
-        Prepared::Unread(call, format, body) => (call, Some((format, body))),
-        Prepared::Refused(key, failure) => {
-            failure.push(core, key);
-            return true;
-        }
+    let Parts { header: Header { format, aux: index, .. }, meta, body, length } = parts;
+    let Some((fixed, extra)) = input.bytes(meta).split_first_chunk::<INVOKE_META_BYTES>() else {
+        die("an invoke frame without invocation id and budget");
     };
-    let handed_over = call.function.is_slow() && hand_over(core);
-    let (result, leads) = if handed_over {
-        let started = Instant::now();
-        let result = call.scope(|| guarded(|| execute(py, core, runner, workspace, &call, unread)));
-        if started.elapsed() < LOOK {
-            call.function.note_fast()
-        } else {
-            call.function.note_slow()
+    let [invocation @ .., b0, b1, b2, b3] = *fixed;
+    let budget_ms = u32::from_le_bytes([b0, b1, b2, b3]);
+    let Some(function) = core.function(index.into()) else {
+        input.consume(length);
+        Failure::unknown_function(index).push(core, key);
+        return true;
+    };
+    let call = Call { key, function, invocation, budget_ms, received, extra: extra.to_vec() };
+    let (mut consumed, mut lead) = (false, Lead::Held);
+    let result = guarded(|| {
+        let body = input.bytes(body);
+        let unread = (body.len() > LARGE_BODY_BYTES).then(|| body.to_vec());
+        let bound = if unread.is_none() { bind(py, workspace, &call, format, body) } else { Ok(()) };
+        input.consume(length);
+        consumed = true;
+        bound?;
+        lead = enter(core, runner, &call, index);
+        runner.scope(&call, || execute(py, core, runner, workspace, &call, format, unread))
+    });
+    if !consumed {
+        // Reading the body panicked.
+        input.consume(length);
+    }
+    let leads = match lead {
+        Lead::Held => true,
+        Lead::Entered(entered) => {
+            runner.set_entered(None);
+            core.baton.leave(entered)
         }
-        (result, false)
-    } else {
-        core.calling.store(call.index.into(), Ordering::Relaxed);
-        let entered = core.baton.enter();
-        runner.set_entered(Some(entered));
-        let result = call.scope(|| guarded(|| execute(py, core, runner, workspace, &call, unread)));
-        runner.set_entered(None);
-        (result, core.baton.leave(entered))
+        Lead::Passed(started) if started.elapsed() < LOOK => {
+            call.function.note_fast();
+            false
+        }
+        Lead::Passed(_) => {
+            call.function.note_slow();
+            false
+        }
     };
     answer(py, core, runner, workspace, call, result, leads)
 }
 
+/// Before user code: leadership goes to another thread if the function is slow, else it can be taken from now on.
+#[inline]
+fn enter(core: &'static Core, runner: &Runner, call: &Call, index: u16) -> Lead {
+    if call.function.is_slow() && hand_over(core) {
+        return Lead::Passed(Instant::now());
+    }
+    core.calling.store(index.into(), Ordering::Relaxed);
+    let entered = core.baton.enter();
+    runner.set_entered(Some(entered));
+    Lead::Entered(entered)
+}
+
 /// Sends the answer, or lets the call go on. False if the thread leads no more.
+#[inline]
 fn answer<'py>(
     py: Python<'py>,
     core: &'static Core,
     runner: &'static Runner,
     workspace: &mut Workspace<'py>,
     call: Call,
-    result: Result<Reply<'py>, Failure>,
-    mut leads: bool,
+    result: Result<Answer<'py>, Failure>,
+    leads: bool,
 ) -> bool {
     let key = call.key;
     match result {
-        Ok(Reply { head, content: Content::Items(items) }) => {
-            if leads && !hand_over(core) {
-                logs::end_call(core, key);
-                Failure::internal("no thread can be started to stream the answer").push(core, key);
-                return true;
+        Ok(Answer::Json) => {
+            logs::end_call(core, runner, key);
+            let header = Header::new(Kind::Result, key.id).format(BodyFormat::Json);
+            if leads {
+                // SAFETY: this thread leads.
+                let answers = unsafe { core.channels[key.channel].answers() };
+                frame::encode(header, &[], &workspace.buffer, answers);
+            } else {
+                core.push(key.channel, header, &[], &workspace.buffer);
             }
-            leads = false;
-            call.scope(|| stream::run(py, core, runner, workspace, key, &head, &items));
         }
-        Ok(Reply { head, content: Content::Awaits(work) }) => {
-            logs::end_call(core, key);
-            task::start(py, core, call, &head, work);
-        }
-        Ok(reply) => {
-            logs::end_call(core, key);
-            reply.push(core, key, &workspace.buffer);
-        }
+        Ok(Answer::Other(reply)) => return answer_other(py, core, runner, workspace, call, *reply, leads),
         Err(failure) => {
-            logs::end_call(core, key);
+            logs::end_call(core, runner, key);
             failure.push(core, key);
         }
     }
@@ -209,28 +185,77 @@ fn answer<'py>(
     leads
 }
 
+fn answer_other<'py>(
+    py: Python<'py>,
+    core: &'static Core,
+    runner: &'static Runner,
+    workspace: &mut Workspace<'py>,
+    call: Call,
+    reply: Reply<'py>,
+    mut leads: bool,
+) -> bool {
+    let key = call.key;
+    match reply {
+        Reply { head, content: Content::Items(items) } => {
+            if leads && !hand_over(core) {
+                logs::end_call(core, runner, key);
+                Failure::internal("no thread can be started to stream the answer").push(core, key);
+                return true;
+            }
+            leads = false;
+            runner.scope(&call, || stream::run(py, core, runner, workspace, key, &head, &items));
+        }
+        Reply { head, content: Content::Awaits(work) } => {
+            logs::end_call(core, runner, key);
+            task::start(py, core, call, &head, work);
+        }
+        reply => {
+            logs::end_call(core, runner, key);
+            reply.push(core, key, &workspace.buffer);
+        }
+    }
+    workspace.shrink();
+    if !leads {
+        core.flush(key.channel);
+    }
+    leads
+}
+
+#[inline]
 fn execute<'py>(
     py: Python<'py>,
     core: &Core,
     runner: &Runner,
     workspace: &mut Workspace<'py>,
     call: &Call,
-    unread: Option<(BodyFormat, Vec<u8>)>,
-) -> Result<Reply<'py>, Failure> {
-    let (result, cancelled) = runner.interruptible(py, call.key, || {
-        if let Some((format, body)) = unread {
+    format: BodyFormat,
+    unread: Option<Vec<u8>>,
+) -> Result<Answer<'py>, Failure> {
+    let (value, cancelled) = runner.interruptible(py, call.key, || {
+        if let Some(body) = unread {
             bind(py, workspace, call, format, &body)?;
         }
         Ok(workspace.arguments.call(call.function.shape.callable.bind(py)))
     });
     leave_if_forked(py);
-    if cancelled {
-        return Err(Failure::cancelled());
-    }
-    let value = result?.map_err(|error| Failure::raised(py, error))?;
-    let reply = Reply::new(value, core.max_reply_bytes(), &mut workspace.buffer);
+    let value = match value {
+        Ok(Some(value)) if !cancelled => value,
+        Ok(value) => return Err(raised(py, value.is_none(), cancelled)),
+        Err(failure) => return Err(if cancelled { Failure::cancelled() } else { failure }),
+    };
+    let answer = Answer::new(value, core.max_reply_bytes(), &mut workspace.buffer);
     leave_if_forked(py);
-    reply
+    answer
+}
+
+/// Why a call has no value to answer with. Takes the exception, if one is `set`.
+#[cold]
+fn raised(py: Python<'_>, set: bool, cancelled: bool) -> Failure {
+    let error = set.then(|| PyErr::fetch(py));
+    match error {
+        Some(error) if !cancelled => Failure::raised(py, error),
+        _ => Failure::cancelled(),
+    }
 }
 
 fn bind<'py>(

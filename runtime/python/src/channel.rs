@@ -27,12 +27,14 @@ const MAX_FRAME_BYTES: usize = 1024 * 1024 * 1024;
 pub(crate) struct Channel {
     socket: OwnedFd,
     input: UnsafeCell<Input>,
+    /// Answers of the leader's round.
+    answers: UnsafeCell<Vec<u8>>,
     output: Mutex<Output>,
     sent: Condvar,
 }
 
-// SAFETY: `input` is only reached through `Channel::input`, whose callers own leadership, and leadership passes from
-// thread to thread with release and acquire. Everything else is `Sync` by itself.
+// SAFETY: `input` and `answers` are only reached by callers that own leadership, and leadership passes from thread to
+// thread with release and acquire. Everything else is `Sync` by itself.
 unsafe impl Sync for Channel {}
 
 /// Bytes that were read and not yet used.
@@ -54,6 +56,16 @@ struct Output {
     closed: bool,
 }
 
+/// A frame in an [`Input`].
+pub(crate) struct Parts {
+    pub(crate) header: Header,
+    /// From and to, for [`Input::bytes`].
+    pub(crate) meta: (usize, usize),
+    pub(crate) body: (usize, usize),
+    /// For [`Input::consume`].
+    pub(crate) length: usize,
+}
+
 /// How far [`Channel::flush`] got.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flushed {
@@ -66,7 +78,8 @@ pub(crate) enum Flushed {
 impl Channel {
     pub(crate) fn new(socket: OwnedFd) -> Self {
         let input = Input { bytes: vec![0; INPUT_BYTES], start: 0, end: 0, open: true };
-        Self { socket, input: UnsafeCell::new(input), output: Mutex::default(), sent: Condvar::new() }
+        let answers = UnsafeCell::default();
+        Self { socket, input: UnsafeCell::new(input), answers, output: Mutex::default(), sent: Condvar::new() }
     }
 
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
@@ -83,6 +96,16 @@ impl Channel {
         unsafe { &mut *self.input.get() }
     }
 
+    /// Answers that go out at the end of the leader's round: no other thread adds to them, so that they need no lock.
+    ///
+    /// # Safety
+    /// As with [`Self::input`].
+    #[allow(clippy::mut_from_ref, reason = "leadership makes the access exclusive")]
+    pub(crate) unsafe fn answers(&self) -> &mut Vec<u8> {
+        // SAFETY: exclusive by the contract above.
+        unsafe { &mut *self.answers.get() }
+    }
+
     /// Adds a frame to what is to be written.
     pub(crate) fn push(&self, header: Header, meta: &[u8], body: &[u8]) {
         let mut output = self.output();
@@ -93,12 +116,18 @@ impl Channel {
 
     /// Writes what the socket takes, without waiting.
     pub(crate) fn flush(&self) -> Flushed {
+        self.output().flush(self.socket())
+    }
+
+    /// The same with the round's answers.
+    ///
+    /// # Safety
+    /// As with [`Self::input`].
+    pub(crate) unsafe fn flush_round(&self) -> Flushed {
         let mut output = self.output();
-        if output.stuck || output.bytes.is_empty() {
-            return Flushed::Yes;
-        }
-        output.stuck = !output.write(self.socket());
-        if output.stuck { Flushed::Stuck } else { Flushed::Yes }
+        // SAFETY: exclusive by the contract above.
+        output.take(unsafe { self.answers() });
+        output.flush(self.socket())
     }
 
     /// Goes on with a socket that was full. The writer thread's part.
@@ -129,11 +158,14 @@ impl Channel {
     }
 
     /// What would be written, in place of writing it.
+    ///
+    /// # Safety
+    /// As with [`Self::input`].
     #[cfg(feature = "bench")]
-    pub(crate) fn take_unsent(&self, unsent: &mut Vec<u8>) {
-        let mut output = self.output();
-        unsent.clear();
-        std::mem::swap(&mut output.bytes, unsent);
+    pub(crate) unsafe fn take_answers(&self, taken: &mut Vec<u8>) {
+        taken.clear();
+        // SAFETY: exclusive by the contract above.
+        std::mem::swap(unsafe { self.answers() }, taken);
     }
 
     fn output(&self) -> MutexGuard<'_, Output> {
@@ -144,6 +176,24 @@ impl Channel {
 impl Output {
     fn unsent(&self) -> usize {
         self.bytes.len() - self.start
+    }
+
+    /// Moves the answers of a round here, and leaves a buffer for the next round's.
+    fn take(&mut self, answers: &mut Vec<u8>) {
+        if self.bytes.is_empty() && !self.closed {
+            std::mem::swap(&mut self.bytes, answers);
+        } else if !self.closed {
+            self.bytes.extend_from_slice(answers);
+        }
+        clear(answers);
+    }
+
+    fn flush(&mut self, socket: BorrowedFd<'_>) -> Flushed {
+        if self.stuck || self.bytes.is_empty() {
+            return Flushed::Yes;
+        }
+        self.stuck = !self.write(socket);
+        if self.stuck { Flushed::Stuck } else { Flushed::Yes }
     }
 
     /// False if the socket is full.
@@ -161,11 +211,16 @@ impl Output {
             }
         }
         self.start = 0;
-        self.bytes.clear();
-        if self.bytes.capacity() > KEPT_BYTES {
-            self.bytes = Vec::new();
-        }
+        clear(&mut self.bytes);
         true
+    }
+}
+
+/// Empties a buffer, and gives it back if it is large.
+fn clear(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    if buffer.capacity() > KEPT_BYTES {
+        *buffer = Vec::new();
     }
 }
 
@@ -195,6 +250,7 @@ impl Input {
     }
 
     /// The first frame that is complete.
+    #[inline]
     pub(crate) fn frame(&self) -> Result<Option<Frame<'_>>, FrameError> {
         match frame::decode(&self.bytes[self.start..self.end], MAX_FRAME_BYTES)? {
             Decoded::Frame(frame) => Ok(Some(frame)),
@@ -202,7 +258,23 @@ impl Input {
         }
     }
 
+    /// Where the parts of the first frame are, if it is complete.
+    #[inline]
+    pub(crate) fn parts(&self) -> Result<Option<Parts>, FrameError> {
+        let Some(frame) = self.frame()? else { return Ok(None) };
+        let length = frame.len();
+        let (body, end) = (self.start + length - frame.body.len(), self.start + length);
+        Ok(Some(Parts { header: frame.header, meta: (body - frame.meta.len(), body), body: (body, end), length }))
+    }
+
+    /// A part of the first frame.
+    #[inline]
+    pub(crate) fn bytes(&self, (start, end): (usize, usize)) -> &[u8] {
+        &self.bytes[start..end]
+    }
+
     /// Drops the first `length` bytes.
+    #[inline]
     pub(crate) fn consume(&mut self, length: usize) {
         self.start += length;
         if self.start == self.end {

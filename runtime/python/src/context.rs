@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use crate::{call::Call, core::Core, task::Task};
+use crate::{call::Call, core::Core, runners::Runner, task::Task};
 
 /// The invocation id of the call this code runs for, 32 hexadecimal digits; `None` outside calls.
 #[pyfunction]
@@ -27,5 +27,5 @@ fn with_call<T>(py: Python<'_>, code: impl Fn(&Call) -> T) -> Option<T> {
         let core = Core::get()?;
         core.tasks.is_used().then(|| Task::current(py)).flatten().map(|task| code(&task.get().call))
     };
-    Call::with_current(&code).or_else(task)
+    Runner::current().and_then(|runner| runner.with_call(&code)).or_else(task)
 }

@@ -89,6 +89,7 @@ impl Core {
         self.app.get_or_init(|| app);
     }
 
+    #[inline]
     pub(crate) fn function(&self, index: u32) -> Option<&Function> {
         self.app.get()?.functions.get(index as usize)
     }
@@ -106,6 +107,19 @@ impl Core {
     pub(crate) fn flush(&self, channel: usize) {
         if !is_forked() && self.channels[channel].flush() == Flushed::Stuck {
             self.writer.watch(channel);
+        }
+    }
+
+    /// Writes what is there for all channels, with the round's answers, without waiting.
+    ///
+    /// # Safety
+    /// The caller owns leadership.
+    pub(crate) unsafe fn flush_round(&self) {
+        for (number, channel) in self.channels.iter().enumerate() {
+            // SAFETY: by the contract above, and nothing else is borrowed.
+            if !is_forked() && unsafe { channel.flush_round() } == Flushed::Stuck {
+                self.writer.watch(number);
+            }
         }
     }
 
@@ -128,19 +142,26 @@ impl Core {
 }
 
 /// Whether this process is a fork of a worker.
+#[inline]
 pub(crate) fn is_forked() -> bool {
     FORKED.load(Ordering::Relaxed)
 }
 
 /// Ends a fork that came back from user code: it has nobody to answer to.
+#[inline]
 pub(crate) fn leave_if_forked(py: Python<'_>) {
     if is_forked() {
-        for stream in ["stdout", "stderr"] {
-            // What cannot be written any more is lost, as at any exit.
-            let _ = py.import("sys").and_then(|sys| sys.getattr(stream)?.call_method0("flush"));
-        }
-        quit(0);
+        leave(py);
     }
+}
+
+#[cold]
+fn leave(py: Python<'_>) -> ! {
+    for stream in ["stdout", "stderr"] {
+        // What cannot be written any more is lost, as at any exit.
+        let _ = py.import("sys").and_then(|sys| sys.getattr(stream)?.call_method0("flush"));
+    }
+    quit(0);
 }
 
 /// In a new fork: lets go of the channels.

@@ -21,9 +21,12 @@ pub(crate) enum Code {
     Internal = 32933,
 }
 
-/// The body of an `error` frame.
+/// The body of an `error` frame. One pointer, so that the results of calls that succeed stay small.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct Failure(Box<Details>);
+
+#[derive(Debug)]
+struct Details {
     code: Code,
     kind: String,
     message: String,
@@ -32,7 +35,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     fn new(code: Code, kind: &str, message: String) -> Self {
-        Self { code, kind: kind.to_owned(), message, stack: String::new() }
+        Self(Box::new(Details { code, kind: kind.to_owned(), message, stack: String::new() }))
     }
 
     /// The arguments do not fit.
@@ -81,7 +84,7 @@ impl Failure {
         // Which also gives the exception its traceback.
         let error = error.into_value(py).into_bound(py);
         match describe(py, &error) {
-            Ok((kind, message, stack)) => Self { code, kind, message, stack },
+            Ok((kind, message, stack)) => Self(Box::new(Details { code, kind, message, stack })),
             // Describing an exception may fail where it happened: out of memory, or at the recursion limit.
             Err(_) => {
                 let kind = error.get_type().name().map(|name| name.to_string()).unwrap_or_default();
@@ -92,15 +95,16 @@ impl Failure {
 
     /// Adds the `error` frame that answers this call.
     pub(crate) fn push(&self, core: &Core, key: CallKey) {
-        let mut body = Vec::with_capacity(64 + self.message.len() + self.stack.len());
+        let Details { code, kind, message, stack } = &*self.0;
+        let mut body = Vec::with_capacity(64 + message.len() + stack.len());
         body.extend_from_slice(b"{\"type\":");
-        write_string(&self.kind, &mut body);
+        write_string(kind, &mut body);
         body.extend_from_slice(b",\"message\":");
-        write_string(&self.message, &mut body);
+        write_string(message, &mut body);
         body.extend_from_slice(b",\"stack\":");
-        write_string(&self.stack, &mut body);
+        write_string(stack, &mut body);
         body.push(b'}');
-        let header = Header::new(Kind::Error, key.id).format(BodyFormat::Json).aux(self.code as u16);
+        let header = Header::new(Kind::Error, key.id).format(BodyFormat::Json).aux(*code as u16);
         core.push(key.channel, header, &[], &body);
     }
 }

@@ -1,6 +1,11 @@
 //! Functions of CPython that every supported version exports, though the limited API of 3.9 does not name them.
 
-use std::ffi::c_char;
+use std::{
+    ffi::c_char,
+    mem::transmute,
+    ptr::null_mut,
+    sync::atomic::{AtomicPtr, Ordering},
+};
 
 use pyo3::{
     ffi::{Py_ssize_t, PyObject},
@@ -13,12 +18,48 @@ unsafe extern "C" {
     fn PyUnicode_AsUTF8AndSize(text: *mut PyObject, size: *mut Py_ssize_t) -> *const c_char;
     /// Public since 3.9, never in the limited API; from 3.12 on that has `PyObject_Vectorcall`, which takes the names of
     /// keyword arguments as a tuple.
-    pub(crate) fn PyObject_VectorcallDict(
+    fn PyObject_VectorcallDict(
         callable: *mut PyObject,
         values: *const *mut PyObject,
         count: usize,
         names: *mut PyObject,
     ) -> *mut PyObject;
+}
+
+type Vectorcall =
+    unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
+
+/// `PyObject_Vectorcall`, where the interpreter exports it (3.11 and newer; before, it is inlined by C compilers), or
+/// null. A detour less than `PyObject_VectorcallDict`, and otherwise the same without names.
+static VECTORCALL: AtomicPtr<std::ffi::c_void> = AtomicPtr::new(null_mut());
+
+/// Looks for functions that only some interpreters have. Until then, and without them, others do.
+pub(crate) fn init() {
+    // SAFETY: a lookup by name in what is loaded, which includes the interpreter that loads this library.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"PyObject_Vectorcall".as_ptr()) };
+    VECTORCALL.store(found, Ordering::Relaxed);
+}
+
+/// Calls with arguments by position, and by name if `names`, a dict, is not null. A new reference, or null with an
+/// exception set.
+///
+/// # Safety
+/// The GIL is held; the callable, the `count` values and the names are live objects.
+#[inline]
+pub(crate) unsafe fn call(
+    callable: *mut PyObject,
+    values: *const *mut PyObject,
+    count: usize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    let found = VECTORCALL.load(Ordering::Relaxed);
+    // SAFETY: the contract above is that of both functions, and this is the signature the symbol has wherever it exists.
+    unsafe {
+        if found.is_null() || !names.is_null() {
+            return PyObject_VectorcallDict(callable, values, count, names);
+        }
+        transmute::<*mut std::ffi::c_void, Vectorcall>(found)(callable, values, count, null_mut())
+    }
 }
 
 /// The UTF-8 of a string, which the string itself keeps. `None` if it has a lone surrogate.

@@ -27,7 +27,8 @@ pub(crate) fn lead<'py>(py: Python<'py>, core: &'static Core, runner: &'static R
                 return;
             }
         }
-        core.flush_all();
+        // SAFETY: this thread leads.
+        unsafe { core.flush_round() };
         read(py, core);
         round = Round::new(core);
     }
@@ -55,27 +56,27 @@ pub(crate) fn serve<'py>(
     round: &mut Round,
 ) -> bool {
     loop {
-        // SAFETY: this thread leads, and the reference is not used after `run`, which may end that.
+        // SAFETY: this thread leads, and the reference is not used once a call has ended that.
         let input = unsafe { core.channels[channel].input() };
-        let frame = match input.frame() {
-            Ok(Some(frame)) => frame,
+        let parts = match input.parts() {
+            Ok(Some(parts)) => parts,
             Ok(None) => return true,
             Err(error) => die(&error.to_string()),
         };
-        let (header, length) = (frame.header, frame.len());
+        let header = parts.header;
         if header.kind == Kind::Invoke {
-            let prepared = call::prepare(py, core, workspace, channel, &frame, round.received);
-            input.consume(length);
-            if !call::run(py, core, runner, workspace, prepared) {
+            let key = CallKey { channel, id: header.id };
+            if !call::serve(py, core, runner, workspace, input, parts, key, round.received) {
                 return false;
             }
         } else {
-            input.consume(length);
+            input.consume(parts.length);
             control(py, core, channel, header);
         }
         // Answers of a long round do not wait for its end.
         if core.monitor.looks() != round.looks {
-            core.flush_all();
+            // SAFETY: this thread leads.
+            unsafe { core.flush_round() };
             *round = Round::new(core);
         }
     }
@@ -87,7 +88,11 @@ fn control(py: Python<'_>, core: &'static Core, channel: usize, header: Header) 
         Kind::Cancel => cancel(py, core, key),
         Kind::Credit => credit(py, core, key, header.aux),
         Kind::Ping => core.push(channel, Header::new(Kind::Pong, header.id), &[], &[]),
-        Kind::Stop if channel == 0 => stop::stop(py, core),
+        Kind::Stop if channel == 0 => {
+            // SAFETY: this thread leads.
+            unsafe { core.flush_round() };
+            stop::stop(py, core)
+        }
         Kind::Pong => {}
         kind => die(&format!("a {kind:?} frame out of place on channel {channel}")),
     }

@@ -52,6 +52,14 @@ fn main(py: Python<'_>, channels: Vec<RawFd>) -> PyResult<()> {
 
 #[pymodule]
 mod fnmesh_python {
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::ffi::init();
+        Ok(())
+    }
+
     #[pymodule_export]
     use super::{
         context::{invocation_id, remaining, traceparent},

@@ -50,7 +50,7 @@ pub(crate) fn load(py: Python<'_>, core: &'static Core) {
         core.set_app(App { functions, max_reply_bytes: settings.max_reply_bytes });
         Ok(body)
     });
-    logs::end_call(core, no_call);
+    logs::end(core, no_call);
     match ready {
         Ok(body) => core.push(0, Header::new(Kind::Ready, 0).format(BodyFormat::Json), &[], &body),
         Err(failure) => {

@@ -10,7 +10,6 @@ use memchr::memchr;
 use pyo3::{prelude::*, types::PyString};
 
 use crate::{
-    call::Call,
     core::Core,
     ffi,
     frame::{BodyFormat, Header, Kind, MAX_LOG_BYTES},
@@ -72,8 +71,17 @@ pub(crate) fn record(py: Python<'_>, level: u16, text: &Bound<'_, PyString>) {
     });
 }
 
-/// A call on this thread is about to be answered: what it began is a line now.
-pub(crate) fn end_call(core: &Core, key: CallKey) {
+/// A call on this thread, which is `runner`'s, is about to be answered: what it began is a line now.
+#[inline]
+pub(crate) fn end_call(core: &Core, runner: &Runner, key: CallKey) {
+    if runner.has_written() {
+        end(core, key);
+    }
+}
+
+/// What this thread began is a line now.
+#[cold]
+pub(crate) fn end(core: &Core, key: CallKey) {
     LINES.with_borrow_mut(|lines| lines.0.end(core, key));
 }
 
@@ -138,10 +146,14 @@ fn cut(line: &[u8]) -> usize {
 
 /// Finds the call that the calling code belongs to, and its begun lines.
 fn with_lines<T>(py: Python<'_>, core: &Core, code: impl FnOnce(CallKey, &mut Lines) -> T) -> T {
-    let key = Call::with_current(|call| call.key);
+    let runner = Runner::current();
+    let key = runner.and_then(|runner| runner.with_call(|call| call.key));
     if let (None, Some(task)) = (key, core.tasks.is_used().then(|| Task::current(py)).flatten()) {
         let task = task.get();
         return code(task.call.key, &mut task.lines.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+    if let Some(runner) = runner {
+        runner.note_written();
     }
     LINES.with_borrow_mut(|lines| code(key.unwrap_or(NO_CALL), &mut lines.0))
 }

@@ -33,6 +33,26 @@ pub(crate) enum Content<'py> {
     Awaits(Bound<'py, PyAny>),
 }
 
+/// What was made of what a function returned.
+pub(crate) enum Answer<'py> {
+    /// JSON, in the buffer, with no response head: what nearly every call answers.
+    Json,
+    Other(Box<Reply<'py>>),
+}
+
+impl<'py> Answer<'py> {
+    /// As [`Reply::new`].
+    #[inline]
+    pub(crate) fn new(value: Bound<'py, PyAny>, limit: usize, buffer: &mut Vec<u8>) -> Result<Self, Failure> {
+        if !is_basic(&value) {
+            return Reply::new(value, limit, buffer).map(|reply| Self::Other(Box::new(reply)));
+        }
+        buffer.clear();
+        Writer { out: buffer, limit }.write(&value)?;
+        Ok(Self::Json)
+    }
+}
+
 impl<'py> Reply<'py> {
     /// Sorts `value`, and encodes it into `buffer` if it is to be encoded. `limit` is in bytes.
     pub(crate) fn new(value: Bound<'py, PyAny>, limit: usize, buffer: &mut Vec<u8>) -> Result<Self, Failure> {
@@ -128,6 +148,7 @@ impl<'py> Content<'py> {
 }
 
 /// Types that are neither bytes, nor a response, nor something to iterate or await.
+#[inline]
 fn is_basic(value: &Bound<'_, PyAny>) -> bool {
     value.is_exact_instance_of::<PyString>()
         || value.is_exact_instance_of::<PyDict>()

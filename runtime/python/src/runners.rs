@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
+    ptr,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -14,7 +15,7 @@ use pyo3::{ffi, prelude::*};
 
 use crate::{
     baton::Look,
-    call::Workspace,
+    call::{Call, Workspace},
     core::{Core, die},
     leader,
 };
@@ -41,7 +42,6 @@ impl CallKey {
 }
 
 /// A thread that runs user code, with its Python thread state, for the life of the process.
-#[derive(Default)]
 pub(crate) struct Runner {
     thread: OnceLock<Thread>,
     appointed: AtomicBool,
@@ -53,10 +53,32 @@ pub(crate) struct Runner {
     cancelled: AtomicBool,
     /// What the baton said when this thread entered user code as the leader, or nothing.
     entered: Cell<Option<Look>>,
+    /// The call that this thread's code belongs to, or null.
+    call: Cell<*const Call>,
+    /// Code of the call wrote something that may be part of a line.
+    wrote: Cell<bool>,
 }
 
-// SAFETY: `entered` is used by the runner's own thread only, which reaches it through `Runner::current`.
+// SAFETY: `entered`, `call` and `wrote` are used by the runner's own thread only, which has it from `Runner::current` or
+// from the loop it runs.
 unsafe impl Sync for Runner {}
+// SAFETY: as above: the thread that starts the runner's own one does not use them.
+unsafe impl Send for Runner {}
+
+impl Default for Runner {
+    fn default() -> Self {
+        Self {
+            thread: OnceLock::new(),
+            appointed: AtomicBool::new(false),
+            ident: AtomicU64::new(0),
+            running: AtomicU64::new(0),
+            cancelled: AtomicBool::new(false),
+            entered: Cell::new(None),
+            call: Cell::new(ptr::null()),
+            wrote: Cell::new(false),
+        }
+    }
+}
 
 impl Runner {
     /// The calling thread's runner, if it is one.
@@ -97,7 +119,39 @@ impl Runner {
         self.entered.get().is_some_and(|entered| core.baton.look() == entered)
     }
 
+    /// Makes `call` this thread's call while `code` runs.
+    #[inline]
+    pub(crate) fn scope<T>(&self, call: &Call, code: impl FnOnce() -> T) -> T {
+        struct Leave<'a>(&'a Cell<*const Call>);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                self.0.set(ptr::null());
+            }
+        }
+        self.call.set(call);
+        let _leave = Leave(&self.call);
+        code()
+    }
+
+    /// This thread's call.
+    pub(crate) fn with_call<T>(&self, code: impl FnOnce(&Call) -> T) -> Option<T> {
+        // SAFETY: the pointer is set by `scope` only, which borrows the call for as long.
+        unsafe { self.call.get().as_ref() }.map(code)
+    }
+
+    /// Notes that there may be a line to end with the call.
+    pub(crate) fn note_written(&self) {
+        self.wrote.set(true);
+    }
+
+    /// Whether [`Self::note_written`] was called since the last time.
+    #[inline]
+    pub(crate) fn has_written(&self) -> bool {
+        self.wrote.replace(false)
+    }
+
     /// Runs user code that [`Runners::interrupt`] may cancel. True beside its result if that happened.
+    #[inline]
     pub(crate) fn interruptible<T>(&self, _: Python<'_>, key: CallKey, code: impl FnOnce() -> T) -> (T, bool) {
         struct Leave<'a>(&'a AtomicU64);
         impl Drop for Leave<'_> {
@@ -114,7 +168,7 @@ impl Runner {
             self.cancelled.store(false, Ordering::Relaxed);
             // Takes the exception back if the thread has not met it yet, so that it cannot hit anything else.
             // SAFETY: the GIL is held; a null exception clears.
-            unsafe { ffi::PyThreadState_SetAsyncExc(self.ident.load(Ordering::Relaxed) as _, std::ptr::null_mut()) };
+            unsafe { ffi::PyThreadState_SetAsyncExc(self.ident.load(Ordering::Relaxed) as _, ptr::null_mut()) };
         }
         (result, cancelled)
     }

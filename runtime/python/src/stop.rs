@@ -28,7 +28,7 @@ pub(crate) fn stop(py: Python<'_>, core: &'static Core) -> ! {
     if thread::Builder::new().name("fnmesh-exit".into()).spawn(guard).is_ok() {
         report(py, py.import("atexit").and_then(|atexit| atexit.call_method0("_run_exitfuncs")));
     }
-    logs::end_call(core, CallKey { channel: 0, id: 0 });
+    logs::end(core, CallKey { channel: 0, id: 0 });
     core.drain(py, deadline);
     quit(0)
 }

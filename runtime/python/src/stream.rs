@@ -102,7 +102,7 @@ pub(crate) fn run<'py>(
         close(items);
         leave_if_forked(py);
     }
-    logs::end_call(core, key);
+    logs::end_call(core, runner, key);
     match end {
         Ok(()) => core.push(key.channel, Header::new(Kind::Result, key.id), &[], &[]),
         Err(failure) => failure.push(core, key),

@@ -48,6 +48,7 @@ pub enum Kind {
 }
 
 impl Kind {
+    #[inline]
     fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::Load,
@@ -191,6 +192,7 @@ impl std::error::Error for FrameError {}
 ///
 /// # Errors
 /// [`FrameError`] when no further byte can make it a frame.
+#[inline]
 pub fn decode(buffer: &[u8], limit: usize) -> Result<Decoded<'_>, FrameError> {
     let Some((length, _)) = buffer.split_first_chunk::<4>() else {
         return Ok(Decoded::Incomplete(HEADER_BYTES));
@@ -229,6 +231,7 @@ pub fn decode(buffer: &[u8], limit: usize) -> Result<Decoded<'_>, FrameError> {
 ///
 /// # Panics
 /// If meta and body together reach 4 GiB; callers limit both far below.
+#[inline]
 pub fn encode(header: Header, meta: &[u8], body: &[u8], out: &mut Vec<u8>) {
     out.reserve(HEADER_BYTES + meta.len() + body.len());
     encode_head(header, meta, body.len(), out);
@@ -239,6 +242,7 @@ pub fn encode(header: Header, meta: &[u8], body: &[u8], out: &mut Vec<u8>) {
 ///
 /// # Panics
 /// As [`encode`].
+#[inline]
 pub fn encode_head(header: Header, meta: &[u8], body_length: usize, out: &mut Vec<u8>) {
     let counted = COUNTED_HEADER_BYTES + meta.len() + body_length;
     let counted = u32::try_from(counted).expect("callers limit meta and body far below 4 GiB");
@@ -250,5 +254,7 @@ pub fn encode_head(header: Header, meta: &[u8], body_length: usize, out: &mut Ve
     fixed[8..12].copy_from_slice(&header.id.to_le_bytes());
     fixed[12..].copy_from_slice(&(meta.len() as u32).to_le_bytes());
     out.extend_from_slice(&fixed);
-    out.extend_from_slice(meta);
+    if !meta.is_empty() {
+        out.extend_from_slice(meta);
+    }
 }

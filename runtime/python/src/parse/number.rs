@@ -14,21 +14,27 @@ const SMALL_DIGITS: usize = 18;
 impl<'py> Reader<'_, 'py> {
     #[inline]
     pub(super) fn number(&mut self) -> Result<Bound<'py, PyAny>, Refused> {
-        let start = self.index;
-        let negative = self.text[start] == b'-';
-        self.index += usize::from(negative);
-        let first = self.index;
-        let mut value: i64 = 0;
-        while let Some(digit @ b'0'..=b'9') = self.text.get(self.index) {
+        let (start, text) = (self.index, self.text);
+        let (negative, unsigned) = match text.get(start..) {
+            Some([b'-', rest @ ..]) => (true, rest),
+            Some(rest) => (false, rest),
+            None => return Err(Refused::SYNTAX),
+        };
+        let (mut value, mut digits, mut next) = (0_i64, 0, 0);
+        for &byte in unsigned {
+            next = byte;
+            if !byte.is_ascii_digit() {
+                break;
+            }
             // What wraps is not used below.
-            value = value.wrapping_mul(10).wrapping_add(i64::from(digit - b'0'));
-            self.index += 1;
+            value = value.wrapping_mul(10).wrapping_add(i64::from(byte - b'0'));
+            digits += 1;
         }
-        let digits = self.index - first;
-        if digits == 0 || (digits > 1 && self.text[first] == b'0') {
+        if digits == 0 || (digits > 1 && unsigned[0] == b'0') {
             return Err(Refused::SYNTAX);
         }
-        if let Some(b'.' | b'e' | b'E') = self.text.get(self.index) {
+        self.index = start + usize::from(negative) + digits;
+        if let b'.' | b'e' | b'E' = next {
             return self.float(start);
         }
         if digits > SMALL_DIGITS {

@@ -10,8 +10,7 @@ use crate::{
     ffi,
     frame::BodyFormat,
     function::{Parameter, Shape},
-    keys::Keys,
-    parse::{self, Reader, Refused},
+    parse::{self, Reader, Refused, Scratch},
 };
 
 /// What a function is called with. Kept from call to call for its allocation.
@@ -25,7 +24,8 @@ pub(crate) struct Arguments<'py> {
 /// Why a body cannot be bound.
 enum Mismatch {
     Json(Refused),
-    Arity(String),
+    /// Boxed, so that results stay small.
+    Arity(Box<String>),
     /// The object has a member that is no parameter.
     Unnamed,
 }
@@ -33,6 +33,21 @@ enum Mismatch {
 impl From<Refused> for Mismatch {
     fn from(refused: Refused) -> Self {
         Self::Json(refused)
+    }
+}
+
+impl Mismatch {
+    fn arity(what: String) -> Self {
+        Self::Arity(Box::new(what))
+    }
+
+    #[cold]
+    fn into_failure(self, function: &Shape, body: &[u8]) -> Failure {
+        Failure::invalid(match self {
+            Self::Json(refused) => format!("the arguments are {}", refused.describe(body)),
+            Self::Arity(what) => format!("{}: {what}", function.signature),
+            Self::Unnamed => format!("{}: unexpected argument", function.signature),
+        })
     }
 }
 
@@ -44,24 +59,19 @@ impl<'py> Arguments<'py> {
         function: &Shape,
         format: BodyFormat,
         body: &[u8],
-        keys: &mut Keys,
+        scratch: &mut Scratch<'py>,
     ) -> Result<(), Failure> {
         self.clear();
         let bound = match format {
-            BodyFormat::Json if !body.is_empty() => self.json(py, function, body, keys),
+            BodyFormat::Json if !body.is_empty() => self.json(py, function, body, scratch),
             BodyFormat::Json | BodyFormat::None => self.complete_positions(function, 0),
             BodyFormat::Bytes => self.single(function, PyBytes::new(py, body).into_any()),
-            BodyFormat::Text => {
-                let text =
-                    std::str::from_utf8(body).map_err(|_| Failure::invalid("the text is not valid UTF-8".into()))?;
-                self.single(function, PyString::new(py, text).into_any())
-            }
+            BodyFormat::Text => match std::str::from_utf8(body) {
+                Ok(text) => self.single(function, PyString::new(py, text).into_any()),
+                Err(_) => return Err(Failure::invalid("the text is not valid UTF-8".into())),
+            },
         };
-        bound.map_err(|mismatch| match mismatch {
-            Mismatch::Json(refused) => Failure::invalid(format!("the arguments are {}", refused.describe(body))),
-            Mismatch::Arity(what) => Failure::invalid(format!("{}: {what}", function.signature)),
-            Mismatch::Unnamed => Failure::invalid(format!("{}: unexpected argument", function.signature)),
-        })
+        bound.map_err(|mismatch| mismatch.into_failure(function, body))
     }
 
     /// Binds the HTTP request alone.
@@ -100,7 +110,9 @@ impl<'py> Arguments<'py> {
     #[inline]
     fn clear(&mut self) {
         self.values.clear();
-        self.names = None;
+        if self.names.is_some() {
+            self.names = None;
+        }
     }
 
     fn single(&mut self, function: &Shape, value: Bound<'py, PyAny>) -> Result<(), Mismatch> {
@@ -108,12 +120,12 @@ impl<'py> Arguments<'py> {
         self.complete_positions(function, 1)
     }
 
-    fn json(&mut self, py: Python<'py>, function: &Shape, body: &[u8], keys: &mut Keys) -> Result<(), Mismatch> {
-        let mut reader = Reader::new(py, body, keys);
+    fn json(&mut self, py: Python<'py>, function: &Shape, body: &[u8], scratch: &mut Scratch<'py>) -> Result<(), Mismatch> {
+        let mut reader = Reader::new(py, body, scratch);
         match reader.peek() {
             Some(b'[') => self.array(function, reader),
             Some(b'{') => match self.object(function, reader) {
-                Err(Mismatch::Unnamed) => self.object_values(function, Reader::new(py, body, keys)),
+                Err(Mismatch::Unnamed) => self.object_values(function, Reader::new(py, body, scratch)),
                 bound => bound,
             },
             _ => self.single(function, reader.document()?),
@@ -121,6 +133,7 @@ impl<'py> Arguments<'py> {
     }
 
     /// Positions.
+    #[inline]
     fn array(&mut self, function: &Shape, mut reader: Reader<'_, 'py>) -> Result<(), Mismatch> {
         let mut given = 0;
         let mut more = reader.open(b']');
@@ -169,12 +182,12 @@ impl<'py> Arguments<'py> {
     /// An object whose members are not all parameters: its values by position, in its own order.
     fn object_values(&mut self, function: &Shape, reader: Reader<'_, 'py>) -> Result<(), Mismatch> {
         let document = reader.document()?;
-        let object = document.cast::<PyDict>().map_err(|error| Mismatch::Arity(error.to_string()))?;
+        let object = document.cast::<PyDict>().map_err(|error| Mismatch::arity(error.to_string()))?;
         self.values.extend(object.values().iter().map(Some));
         self.complete_positions(function, object.len()).map_err(|_| {
             let mut names = object.keys().iter().map(|name| name.to_string()).collect::<Vec<_>>();
             names.retain(|name| function.find(name.as_bytes(), 0).is_none());
-            Mismatch::Arity(format!("unexpected argument{}", quoted(&names)))
+            Mismatch::arity(format!("unexpected argument{}", quoted(&names)))
         })
     }
 
@@ -185,7 +198,7 @@ impl<'py> Arguments<'py> {
                 function.parameters[..positional].iter().filter(|parameter| parameter.default.is_none()).count();
             let at_most = if least < positional { "at most " } else { "" };
             let plural = if positional == 1 { "" } else { "s" };
-            return Err(Mismatch::Arity(format!("takes {at_most}{positional} argument{plural}, got {given}")));
+            return Err(Mismatch::arity(format!("takes {at_most}{positional} argument{plural}, got {given}")));
         }
         match function.parameters.get(given.min(positional)..) {
             Some(rest) if rest.iter().any(|parameter| parameter.default.is_none()) => Err(missing(
@@ -224,11 +237,11 @@ impl<'py> Arguments<'py> {
 }
 
 fn set<'py>(names: &Bound<'py, PyDict>, name: Bound<'py, PyString>, value: Bound<'py, PyAny>) -> Result<(), Mismatch> {
-    names.set_item(name, value).map_err(|error| Mismatch::Arity(error.to_string()))
+    names.set_item(name, value).map_err(|error| Mismatch::arity(error.to_string()))
 }
 
 fn missing<'a>(names: impl Iterator<Item = &'a str>) -> Mismatch {
-    Mismatch::Arity(format!("missing argument{}", quoted(&names.map(str::to_owned).collect::<Vec<_>>())))
+    Mismatch::arity(format!("missing argument{}", quoted(&names.map(str::to_owned).collect::<Vec<_>>())))
 }
 
 /// ` 'a'`, or `s 'a', 'b'`.

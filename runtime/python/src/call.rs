@@ -16,11 +16,10 @@ use crate::{
     failure::Failure,
     frame::{self, BodyFormat, Header, INVOKE_META_BYTES, Kind},
     function::Function,
-    keys::Keys,
     logs,
     monitor::LOOK,
     package,
-    parse::Reader,
+    parse::{Reader, Scratch},
     reply::{Answer, Content, Reply},
     runners::{CallKey, Runner},
     stream, task,
@@ -44,7 +43,7 @@ pub(crate) struct Call {
 #[derive(Default)]
 pub(crate) struct Workspace<'py> {
     arguments: Arguments<'py>,
-    keys: Keys,
+    scratch: Scratch<'py>,
     pub(crate) buffer: Vec<u8>,
 }
 
@@ -74,7 +73,7 @@ impl Call {
         if self.extra.is_empty() {
             return None;
         }
-        let extra = Reader::new(py, &self.extra, &mut Keys::default()).document().ok()?;
+        let extra = Reader::new(py, &self.extra, &mut Scratch::default()).document().ok()?;
         extra.cast::<PyDict>().ok()?.get_item(member).ok()?
     }
 }
@@ -102,7 +101,7 @@ pub(crate) fn serve<'py>(
         Failure::unknown_function(index).push(core, key);
         return true;
     };
-    let call = Call { key, function, invocation, budget_ms, received, extra: extra.to_vec() };
+    let call = Call { key, function, invocation, budget_ms, received, extra: if extra.is_empty() { Vec::new() } else { extra.to_vec() } };
     let (mut consumed, mut lead) = (false, Lead::Held);
     let result = guarded(|| {
         let body = input.bytes(body);
@@ -163,14 +162,11 @@ fn answer<'py>(
     match result {
         Ok(Answer::Json) => {
             logs::end_call(core, runner, key);
-            let header = Header::new(Kind::Result, key.id).format(BodyFormat::Json);
-            if leads {
-                // SAFETY: this thread leads.
-                let answers = unsafe { core.channels[key.channel].answers() };
-                frame::encode(header, &[], &workspace.buffer, answers);
-            } else {
-                core.push(key.channel, header, &[], &workspace.buffer);
-            }
+            push(core, key, &workspace.buffer, leads);
+        }
+        Ok(Answer::Int(int)) => {
+            logs::end_call(core, runner, key);
+            push(core, key, itoa::Buffer::new().format(int).as_bytes(), leads);
         }
         Ok(Answer::Other(reply)) => return answer_other(py, core, runner, workspace, call, *reply, leads),
         Err(failure) => {
@@ -183,6 +179,18 @@ fn answer<'py>(
         core.flush(key.channel);
     }
     leads
+}
+
+/// Adds a `result` frame with JSON.
+#[inline]
+fn push(core: &Core, key: CallKey, body: &[u8], leads: bool) {
+    let header = Header::new(Kind::Result, key.id).format(BodyFormat::Json);
+    if leads {
+        // SAFETY: this thread leads.
+        frame::encode(header, &[], body, unsafe { core.channels[key.channel].answers() });
+    } else {
+        core.push(key.channel, header, &[], body);
+    }
 }
 
 fn answer_other<'py>(
@@ -258,6 +266,7 @@ fn raised(py: Python<'_>, set: bool, cancelled: bool) -> Failure {
     }
 }
 
+#[inline]
 fn bind<'py>(
     py: Python<'py>,
     workspace: &mut Workspace<'py>,
@@ -267,7 +276,7 @@ fn bind<'py>(
 ) -> Result<(), Failure> {
     let function = &call.function.shape;
     let Some(parameter) = function.request else {
-        return workspace.arguments.bind(py, function, format, body, &mut workspace.keys);
+        return workspace.arguments.bind(py, function, format, body, &mut workspace.scratch);
     };
     let Some(head) = call.extra(py, "request") else {
         let what = "takes the HTTP request: call it over HTTP, at its own URL";
@@ -286,6 +295,7 @@ fn hand_over(core: &'static Core) -> bool {
 }
 
 /// A panic of the worker fails this call alone, and never reaches the interpreter.
+#[inline]
 fn guarded<T>(code: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     // What a panic leaves behind is only the workspace, which each call clears before it uses it.
     catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|_| Err(Failure::internal("the worker panicked; see its log")))
@@ -293,6 +303,7 @@ fn guarded<T>(code: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
 
 impl Workspace<'_> {
     /// Gives a buffer back that a large answer made.
+    #[inline]
     fn shrink(&mut self) {
         const KEPT_BYTES: usize = 1024 * 1024;
         if self.buffer.capacity() > KEPT_BYTES {

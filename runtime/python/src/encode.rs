@@ -8,7 +8,7 @@ use pyo3::{
     types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple},
 };
 
-use crate::{failure::Failure, ffi, package};
+use crate::{failure::Failure, ffi, package, parse};
 
 /// Levels of containers inside each other.
 const MAX_DEPTH: u16 = 512;
@@ -80,10 +80,7 @@ impl Writer<'_> {
     }
 
     fn int(&mut self, int: &Bound<'_, PyInt>) -> Written {
-        let mut overflow = 0;
-        // SAFETY: `int` is an int, so this does not fail.
-        let small = unsafe { py_ffi::PyLong_AsLongLongAndOverflow(int.as_ptr(), &mut overflow) };
-        if overflow == 0 {
+        if let Some(small) = small_int(int) {
             self.out.extend_from_slice(itoa::Buffer::new().format(small).as_bytes());
             return Ok(());
         }
@@ -195,32 +192,38 @@ impl Writer<'_> {
     }
 }
 
+/// The value of an int that has no more than 64 bits.
+#[inline]
+pub(crate) fn small_int(int: &Bound<'_, PyInt>) -> Option<i64> {
+    let mut overflow = 0;
+    // SAFETY: `int` is an int, so this does not fail.
+    let small = unsafe { py_ffi::PyLong_AsLongLongAndOverflow(int.as_ptr(), &mut overflow) };
+    (overflow == 0).then_some(small)
+}
+
 /// Appends `text` as a JSON string.
 pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    let bytes = text.as_bytes();
-    out.reserve(bytes.len() + 2);
+    let mut rest = text.as_bytes();
+    out.reserve(rest.len() + 2);
     out.push(b'"');
-    let mut start = 0;
-    for (index, &byte) in bytes.iter().enumerate() {
-        let short = ESCAPES[usize::from(byte)];
-        if short == 0 {
-            continue;
-        }
-        out.extend_from_slice(&bytes[start..index]);
-        start = index + 1;
-        if short == b'u' {
-            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
-            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
-        } else {
-            out.extend_from_slice(&[b'\\', short]);
+    loop {
+        let plain = parse::special(rest);
+        out.extend_from_slice(&rest[..plain]);
+        let Some((&byte, after)) = rest[plain..].split_first() else { break };
+        rest = after;
+        match ESCAPES[usize::from(byte)] {
+            b'u' => {
+                let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+            }
+            short => out.extend_from_slice(&[b'\\', short]),
         }
     }
-    out.extend_from_slice(&bytes[start..]);
     out.push(b'"');
 }
 
-/// For each byte what follows the backslash in its escape, or 0 if it needs none.
+/// For each byte that [`parse::special`] finds, what follows the backslash in its escape.
 const ESCAPES: [u8; 256] = {
     let mut table = [0; 256];
     let mut control = 0;

@@ -11,9 +11,8 @@ use crate::{
     failure::Failure,
     frame::{BodyFormat, Header, Kind},
     function::{Function, Shape},
-    keys::Keys,
     logs,
-    parse::Reader,
+    parse::{Reader, Scratch},
     runners::CallKey,
 };
 
@@ -34,7 +33,7 @@ struct Settings {
 /// Loads the app and says so, or says why not and ends the process.
 pub(crate) fn load(py: Python<'_>, core: &'static Core) {
     let text = receive(py, core);
-    let app = match Reader::new(py, &text, &mut Keys::default()).document() {
+    let app = match Reader::new(py, &text, &mut Scratch::default()).document() {
         Ok(app) => app,
         Err(refused) => die(&format!("the load frame is {}", refused.describe(&text))),
     };

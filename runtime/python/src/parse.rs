@@ -48,8 +48,18 @@ impl Refused {
 /// Strict JSON as a Python object.
 #[pyfunction]
 pub(crate) fn parse_json<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    let value = Reader::new(py, text, &mut Keys::default()).document();
+    let value = Reader::new(py, text, &mut Scratch::default()).document();
     value.map_err(|refused| PyValueError::new_err(refused.describe(text)))
+}
+
+/// What readers use one after the other.
+#[derive(Default)]
+pub(crate) struct Scratch<'py> {
+    keys: Keys,
+    /// Items of arrays that have not ended yet.
+    items: Vec<Bound<'py, PyAny>>,
+    /// A string with its escapes resolved.
+    unescaped: Vec<u8>,
 }
 
 /// Reads one text.
@@ -57,16 +67,17 @@ pub(crate) struct Reader<'a, 'py> {
     py: Python<'py>,
     text: &'a [u8],
     index: usize,
-    keys: &'a mut Keys,
-    /// Items of arrays that have not ended yet.
-    items: Vec<Bound<'py, PyAny>>,
-    /// A string with its escapes resolved.
-    unescaped: Vec<u8>,
+    scratch: &'a mut Scratch<'py>,
 }
 
 impl<'a, 'py> Reader<'a, 'py> {
-    pub(crate) fn new(py: Python<'py>, text: &'a [u8], keys: &'a mut Keys) -> Self {
-        Self { py, text, index: 0, keys, items: Vec::new(), unescaped: Vec::new() }
+    #[inline]
+    pub(crate) fn new(py: Python<'py>, text: &'a [u8], scratch: &'a mut Scratch<'py>) -> Self {
+        if !scratch.items.is_empty() {
+            // Of a text that was refused.
+            scratch.items.clear();
+        }
+        Self { py, text, index: 0, scratch }
     }
 
     pub(crate) fn py(&self) -> Python<'py> {
@@ -124,8 +135,8 @@ impl<'a, 'py> Reader<'a, 'py> {
         if self.peek() != Some(b'"') {
             return Err(Refused::SYNTAX);
         }
-        let key = text::read(self.text, &mut self.index, &mut self.unescaped)?;
-        Ok(key.resolve(self.text, &self.unescaped))
+        let key = text::read(self.text, &mut self.index, &mut self.scratch.unescaped)?;
+        Ok(key.resolve(self.text, &self.scratch.unescaped))
     }
 
     /// What stands between a member's name and its value.
@@ -161,18 +172,18 @@ impl<'a, 'py> Reader<'a, 'py> {
     }
 
     fn string(&mut self) -> Result<Bound<'py, PyAny>, Refused> {
-        let text = text::read(self.text, &mut self.index, &mut self.unescaped)?;
-        let text = text.resolve(self.text, &self.unescaped);
+        let text = text::read(self.text, &mut self.index, &mut self.scratch.unescaped)?;
+        let text = text.resolve(self.text, &self.scratch.unescaped);
         text::string(self.py, text).map(Bound::into_any).ok_or(Refused::SYNTAX)
     }
 
     fn array(&mut self, depth: u8) -> Result<Bound<'py, PyAny>, Refused> {
         let depth = self.enter(depth)?;
-        let first = self.items.len();
+        let first = self.scratch.items.len();
         let mut more = self.open(b']');
         while more {
             let item = self.value(depth)?;
-            self.items.push(item);
+            self.scratch.items.push(item);
             more = self.step(b']')?;
         }
         self.list(first)
@@ -182,9 +193,9 @@ impl<'a, 'py> Reader<'a, 'py> {
     fn list(&mut self, first: usize) -> Result<Bound<'py, PyAny>, Refused> {
         // SAFETY: the list is new and as long as the items; each place is set once, and takes over the reference.
         let list = unsafe {
-            let list = py_ffi::PyList_New((self.items.len() - first) as py_ffi::Py_ssize_t);
+            let list = py_ffi::PyList_New((self.scratch.items.len() - first) as py_ffi::Py_ssize_t);
             if !list.is_null() {
-                for (index, item) in self.items.drain(first..).enumerate() {
+                for (index, item) in self.scratch.items.drain(first..).enumerate() {
                     py_ffi::PyList_SetItem(list, index as py_ffi::Py_ssize_t, item.into_ptr());
                 }
             }
@@ -213,8 +224,8 @@ impl<'a, 'py> Reader<'a, 'py> {
         if self.peek() != Some(b'"') {
             return Err(Refused::SYNTAX);
         }
-        let key = text::read(self.text, &mut self.index, &mut self.unescaped)?;
-        self.keys.get(self.py, key.resolve(self.text, &self.unescaped)).ok_or(Refused::SYNTAX)
+        let key = text::read(self.text, &mut self.index, &mut self.scratch.unescaped)?;
+        self.scratch.keys.get(self.py, key.resolve(self.text, &self.scratch.unescaped)).ok_or(Refused::SYNTAX)
     }
 
     fn enter(&self, depth: u8) -> Result<u8, Refused> {

@@ -8,7 +8,7 @@ use pyo3::{
 
 use crate::{
     core::Core,
-    encode::Writer,
+    encode::{self, Writer},
     failure::Failure,
     frame::{BodyFormat, Header, Kind},
     package,
@@ -33,10 +33,15 @@ pub(crate) enum Content<'py> {
     Awaits(Bound<'py, PyAny>),
 }
 
+/// Most digits of an `i64`, and its sign.
+const MAX_INT_BYTES: usize = 20;
+
 /// What was made of what a function returned.
 pub(crate) enum Answer<'py> {
     /// JSON, in the buffer, with no response head: what nearly every call answers.
     Json,
+    /// JSON too, which is not in the buffer.
+    Int(i64),
     Other(Box<Reply<'py>>),
 }
 
@@ -44,6 +49,12 @@ impl<'py> Answer<'py> {
     /// As [`Reply::new`].
     #[inline]
     pub(crate) fn new(value: Bound<'py, PyAny>, limit: usize, buffer: &mut Vec<u8>) -> Result<Self, Failure> {
+        if let Ok(int) = value.cast_exact::<PyInt>()
+            && limit >= MAX_INT_BYTES
+            && let Some(int) = encode::small_int(int)
+        {
+            return Ok(Self::Int(int));
+        }
         if !is_basic(&value) {
             return Reply::new(value, limit, buffer).map(|reply| Self::Other(Box::new(reply)));
         }

@@ -123,8 +123,8 @@ impl<'py> Arguments<'py> {
     fn json(&mut self, py: Python<'py>, function: &Shape, body: &[u8], scratch: &mut Scratch<'py>) -> Result<(), Mismatch> {
         let mut reader = Reader::new(py, body, scratch);
         match reader.peek() {
-            Some(b'[') => self.array(function, reader),
-            Some(b'{') => match self.object(function, reader) {
+            Some(b'[') => self.array(function, &mut reader),
+            Some(b'{') => match self.object(function, &mut reader) {
                 Err(Mismatch::Unnamed) => self.object_values(function, Reader::new(py, body, scratch)),
                 bound => bound,
             },
@@ -133,8 +133,8 @@ impl<'py> Arguments<'py> {
     }
 
     /// Positions.
-    #[inline]
-    fn array(&mut self, function: &Shape, mut reader: Reader<'_, 'py>) -> Result<(), Mismatch> {
+    #[inline(always)]
+    fn array(&mut self, function: &Shape, reader: &mut Reader<'_, 'py>) -> Result<(), Mismatch> {
         let mut given = 0;
         let mut more = reader.open(b']');
         while more {
@@ -153,7 +153,7 @@ impl<'py> Arguments<'py> {
     }
 
     /// Names. Of members with the same name the last one counts.
-    fn object(&mut self, function: &Shape, mut reader: Reader<'_, 'py>) -> Result<(), Mismatch> {
+    fn object(&mut self, function: &Shape, reader: &mut Reader<'_, 'py>) -> Result<(), Mismatch> {
         let py = reader.py();
         self.values.resize(function.parameters.len(), None);
         let mut expected = 0;

@@ -1,7 +1,6 @@
 //! One call, from its frame to its answer.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -11,7 +10,7 @@ use pyo3::{prelude::*, types::PyDict};
 use crate::{
     arguments::Arguments,
     baton::Look,
-    channel::{Input, Parts},
+    channel::Input,
     core::{Core, die, leave_if_forked},
     failure::Failure,
     frame::{self, BodyFormat, Header, INVOKE_META_BYTES, Kind},
@@ -45,16 +44,20 @@ pub(crate) struct Workspace<'py> {
     arguments: Arguments<'py>,
     scratch: Scratch<'py>,
     pub(crate) buffer: Vec<u8>,
+    progress: Progress,
 }
 
-/// Who leads while a call is served.
-enum Lead {
-    /// This thread, and it is not inside of user code.
-    Held,
-    /// This thread, unless leadership was taken from it.
-    Entered(Look),
-    /// Another thread, since then.
-    Passed(Instant),
+/// How far the call is that a thread serves, for [`recover`].
+#[derive(Default)]
+enum Progress {
+    #[default]
+    Idle,
+    /// Its frame, of so many bytes, is being read.
+    Reading(CallKey, usize),
+    /// The thread leads unless leadership was taken from it.
+    Entered(CallKey, Look),
+    /// Another thread leads.
+    Passed(CallKey),
 }
 
 impl Call {
@@ -78,77 +81,103 @@ impl Call {
     }
 }
 
-/// Serves the `invoke` frame that `input` begins with, and that `parts` describes. False if the thread leads no more;
-/// then `input` is another thread's.
+/// Serves the `invoke` frame that `input` begins with. False if the thread leads no more; then `input` is another
+/// thread's. After a panic [`recover`] has to be called.
+#[inline]
+#[allow(clippy::too_many_arguments, reason = "one call site, into which it is inlined")]
 pub(crate) fn serve<'py>(
     py: Python<'py>,
     core: &'static Core,
     runner: &'static Runner,
     workspace: &mut Workspace<'py>,
     input: &mut Input,
-    parts: Parts,
     key: CallKey,
     received: Instant,
 ) -> bool {
-    let Parts { header: Header { format, aux: index, .. }, meta, body, length } = parts;
-    let Some((fixed, extra)) = input.bytes(meta).split_first_chunk::<INVOKE_META_BYTES>() else {
+    // The caller has seen it.
+    let Ok(Some(frame)) = input.frame() else { return true };
+    let Some((fixed, extra)) = frame.meta.split_first_chunk::<INVOKE_META_BYTES>() else {
         die("an invoke frame without invocation id and budget");
     };
     let [invocation @ .., b0, b1, b2, b3] = *fixed;
     let budget_ms = u32::from_le_bytes([b0, b1, b2, b3]);
+    let (index, format, length) = (frame.header.aux, frame.header.format, frame.len());
     let Some(function) = core.function(index.into()) else {
         input.consume(length);
         Failure::unknown_function(index).push(core, key);
         return true;
     };
-    let call = Call { key, function, invocation, budget_ms, received, extra: if extra.is_empty() { Vec::new() } else { extra.to_vec() } };
-    let (mut consumed, mut lead) = (false, Lead::Held);
-    let result = guarded(|| {
-        let body = input.bytes(body);
-        let unread = (body.len() > LARGE_BODY_BYTES).then(|| body.to_vec());
-        let bound = if unread.is_none() { bind(py, workspace, &call, format, body) } else { Ok(()) };
-        input.consume(length);
-        consumed = true;
-        bound?;
-        lead = enter(core, runner, &call, index);
-        runner.scope(&call, || execute(py, core, runner, workspace, &call, format, unread))
-    });
-    if !consumed {
-        // Reading the body panicked.
-        input.consume(length);
+    let extra = if extra.is_empty() { Vec::new() } else { extra.to_vec() };
+    let call = Call { key, function, invocation, budget_ms, received, extra };
+    workspace.progress = Progress::Reading(key, length);
+    let unread = (frame.body.len() > LARGE_BODY_BYTES).then(|| frame.body.to_vec());
+    let bound = if unread.is_none() { bind(py, workspace, &call, format, frame.body) } else { Ok(()) };
+    input.consume(length);
+    if let Err(failure) = bound {
+        workspace.progress = Progress::Idle;
+        answer_failure(core, runner, key, &failure, true);
+        return true;
     }
-    let leads = match lead {
-        Lead::Held => true,
-        Lead::Entered(entered) => {
-            runner.set_entered(None);
-            core.baton.leave(entered)
-        }
-        Lead::Passed(started) if started.elapsed() < LOOK => {
-            call.function.note_fast();
-            false
-        }
-        Lead::Passed(_) => {
-            call.function.note_slow();
-            false
-        }
-    };
-    answer(py, core, runner, workspace, call, result, leads)
-}
-
-/// Before user code: leadership goes to another thread if the function is slow, else it can be taken from now on.
-#[inline]
-fn enter(core: &'static Core, runner: &Runner, call: &Call, index: u16) -> Lead {
     if call.function.is_slow() && hand_over(core) {
-        return Lead::Passed(Instant::now());
+        run_beside(py, core, runner, workspace, call, format, unread);
+        return false;
     }
     core.calling.store(index.into(), Ordering::Relaxed);
     let entered = core.baton.enter();
+    workspace.progress = Progress::Entered(key, entered);
     runner.set_entered(Some(entered));
-    Lead::Entered(entered)
+    let result = runner.scope(&call, || execute(py, core, runner, workspace, &call, format, unread));
+    runner.set_entered(None);
+    workspace.progress = Progress::Idle;
+    let leads = core.baton.leave(entered);
+    answer(py, core, runner, workspace, call, result, leads)
+}
+
+/// Runs a call of a slow function while another thread leads.
+#[inline(never)]
+fn run_beside<'py>(
+    py: Python<'py>,
+    core: &'static Core,
+    runner: &'static Runner,
+    workspace: &mut Workspace<'py>,
+    call: Call,
+    format: BodyFormat,
+    unread: Option<Vec<u8>>,
+) {
+    workspace.progress = Progress::Passed(call.key);
+    let started = Instant::now();
+    let result = runner.scope(&call, || execute(py, core, runner, workspace, &call, format, unread));
+    workspace.progress = Progress::Idle;
+    if started.elapsed() < LOOK {
+        call.function.note_fast();
+    } else {
+        call.function.note_slow();
+    }
+    answer(py, core, runner, workspace, call, result, false);
+}
+
+/// After a panic of the worker: only the call fails that was being served. False if the thread leads no more.
+#[cold]
+pub(crate) fn recover(core: &'static Core, runner: &Runner, workspace: &mut Workspace<'_>) -> bool {
+    let (key, leads) = match std::mem::take(&mut workspace.progress) {
+        Progress::Idle => die("the leader panicked"),
+        Progress::Reading(key, length) => {
+            // SAFETY: this thread leads, and unwinding has ended all borrows.
+            unsafe { core.channels[key.channel].input() }.consume(length);
+            (key, true)
+        }
+        Progress::Entered(key, entered) => {
+            runner.set_entered(None);
+            (key, core.baton.leave(entered))
+        }
+        Progress::Passed(key) => (key, false),
+    };
+    answer_failure(core, runner, key, &Failure::internal("the worker panicked; see its log"), leads);
+    leads
 }
 
 /// Sends the answer, or lets the call go on. False if the thread leads no more.
-#[inline]
+#[inline(always)]
 fn answer<'py>(
     py: Python<'py>,
     core: &'static Core,
@@ -163,26 +192,33 @@ fn answer<'py>(
         Ok(Answer::Json) => {
             logs::end_call(core, runner, key);
             push(core, key, &workspace.buffer, leads);
+            workspace.shrink();
+            leads
         }
         Ok(Answer::Int(int)) => {
             logs::end_call(core, runner, key);
             push(core, key, itoa::Buffer::new().format(int).as_bytes(), leads);
+            leads
         }
-        Ok(Answer::Other(reply)) => return answer_other(py, core, runner, workspace, call, *reply, leads),
+        Ok(Answer::Other(reply)) => answer_other(py, core, runner, workspace, call, *reply, leads),
         Err(failure) => {
-            logs::end_call(core, runner, key);
-            failure.push(core, key);
+            answer_failure(core, runner, key, &failure, leads);
+            leads
         }
     }
-    workspace.shrink();
+}
+
+#[cold]
+fn answer_failure(core: &Core, runner: &Runner, key: CallKey, failure: &Failure, leads: bool) {
+    logs::end_call(core, runner, key);
+    failure.push(core, key);
     if !leads {
         core.flush(key.channel);
     }
-    leads
 }
 
 /// Adds a `result` frame with JSON.
-#[inline]
+#[inline(always)]
 fn push(core: &Core, key: CallKey, body: &[u8], leads: bool) {
     let header = Header::new(Kind::Result, key.id).format(BodyFormat::Json);
     if leads {
@@ -190,6 +226,7 @@ fn push(core: &Core, key: CallKey, body: &[u8], leads: bool) {
         frame::encode(header, &[], body, unsafe { core.channels[key.channel].answers() });
     } else {
         core.push(key.channel, header, &[], body);
+        core.flush(key.channel);
     }
 }
 
@@ -229,7 +266,7 @@ fn answer_other<'py>(
     leads
 }
 
-#[inline]
+#[inline(always)]
 fn execute<'py>(
     py: Python<'py>,
     core: &Core,
@@ -241,7 +278,7 @@ fn execute<'py>(
 ) -> Result<Answer<'py>, Failure> {
     let (value, cancelled) = runner.interruptible(py, call.key, || {
         if let Some(body) = unread {
-            bind(py, workspace, call, format, &body)?;
+            bind_late(py, workspace, call, format, &body)?;
         }
         Ok(workspace.arguments.call(call.function.shape.callable.bind(py)))
     });
@@ -266,7 +303,18 @@ fn raised(py: Python<'_>, set: bool, cancelled: bool) -> Failure {
     }
 }
 
-#[inline]
+#[inline(never)]
+fn bind_late<'py>(
+    py: Python<'py>,
+    workspace: &mut Workspace<'py>,
+    call: &Call,
+    format: BodyFormat,
+    body: &[u8],
+) -> Result<(), Failure> {
+    bind(py, workspace, call, format, body)
+}
+
+#[inline(always)]
 fn bind<'py>(
     py: Python<'py>,
     workspace: &mut Workspace<'py>,
@@ -292,13 +340,6 @@ fn hand_over(core: &'static Core) -> bool {
     core.baton.release();
     next.appoint();
     true
-}
-
-/// A panic of the worker fails this call alone, and never reaches the interpreter.
-#[inline]
-fn guarded<T>(code: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    // What a panic leaves behind is only the workspace, which each call clears before it uses it.
-    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|_| Err(Failure::internal("the worker panicked; see its log")))
 }
 
 impl Workspace<'_> {

@@ -56,16 +56,6 @@ struct Output {
     closed: bool,
 }
 
-/// A frame in an [`Input`].
-pub(crate) struct Parts {
-    pub(crate) header: Header,
-    /// From and to, for [`Input::bytes`].
-    pub(crate) meta: (usize, usize),
-    pub(crate) body: (usize, usize),
-    /// For [`Input::consume`].
-    pub(crate) length: usize,
-}
-
 /// How far [`Channel::flush`] got.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flushed {
@@ -256,21 +246,6 @@ impl Input {
             Decoded::Frame(frame) => Ok(Some(frame)),
             Decoded::Incomplete(_) => Ok(None),
         }
-    }
-
-    /// Where the parts of the first frame are, if it is complete.
-    #[inline]
-    pub(crate) fn parts(&self) -> Result<Option<Parts>, FrameError> {
-        let Some(frame) = self.frame()? else { return Ok(None) };
-        let length = frame.len();
-        let (body, end) = (self.start + length - frame.body.len(), self.start + length);
-        Ok(Some(Parts { header: frame.header, meta: (body - frame.meta.len(), body), body: (body, end), length }))
-    }
-
-    /// A part of the first frame.
-    #[inline]
-    pub(crate) fn bytes(&self, (start, end): (usize, usize)) -> &[u8] {
-        &self.bytes[start..end]
     }
 
     /// Drops the first `length` bytes.

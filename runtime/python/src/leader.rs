@@ -1,6 +1,9 @@
 //! The leader's loop: reads all channels, runs calls inline, writes their answers in one go.
 
-use std::time::Instant;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
+};
 
 use pyo3::prelude::*;
 use rustix::{
@@ -56,21 +59,41 @@ pub(crate) fn serve<'py>(
     round: &mut Round,
 ) -> bool {
     loop {
+        // One guard for all calls of a round: what a panic leaves behind is only the workspace, which each call clears
+        // before it uses it.
+        let served = catch_unwind(AssertUnwindSafe(|| serve_all(py, core, runner, workspace, channel, round)));
+        match served {
+            Ok(leads) => return leads,
+            // It never reaches the interpreter.
+            Err(_) if call::recover(core, runner, workspace) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+fn serve_all<'py>(
+    py: Python<'py>,
+    core: &'static Core,
+    runner: &'static Runner,
+    workspace: &mut Workspace<'py>,
+    channel: usize,
+    round: &mut Round,
+) -> bool {
+    loop {
         // SAFETY: this thread leads, and the reference is not used once a call has ended that.
         let input = unsafe { core.channels[channel].input() };
-        let parts = match input.parts() {
-            Ok(Some(parts)) => parts,
+        let (header, length) = match input.frame() {
+            Ok(Some(frame)) => (frame.header, frame.len()),
             Ok(None) => return true,
             Err(error) => die(&error.to_string()),
         };
-        let header = parts.header;
         if header.kind == Kind::Invoke {
             let key = CallKey { channel, id: header.id };
-            if !call::serve(py, core, runner, workspace, input, parts, key, round.received) {
+            if !call::serve(py, core, runner, workspace, input, key, round.received) {
                 return false;
             }
         } else {
-            input.consume(parts.length);
+            input.consume(length);
             control(py, core, channel, header);
         }
         // Answers of a long round do not wait for its end.

@@ -92,14 +92,20 @@ impl<'a, 'py> Reader<'a, 'py> {
     }
 
     /// The byte that the next token begins with; `None` at the end.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn peek(&mut self) -> Option<u8> {
-        loop {
-            match self.text.get(self.index) {
-                Some(b' ' | b'\n' | b'\r' | b'\t') => self.index += 1,
-                next => return next.copied(),
-            }
+        match self.text.get(self.index) {
+            Some(&next) if next > b' ' => Some(next),
+            _ => self.skip_space(),
         }
+    }
+
+    #[inline(never)]
+    fn skip_space(&mut self) -> Option<u8> {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.text.get(self.index) {
+            self.index += 1;
+        }
+        self.text.get(self.index).copied()
     }
 
     /// Nothing more may follow.
@@ -118,7 +124,7 @@ impl<'a, 'py> Reader<'a, 'py> {
     }
 
     /// Goes on after a value inside of what `close` ends. False at its end.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn step(&mut self, close: u8) -> Result<bool, Refused> {
         let next = self.peek();
         self.index += 1;
@@ -148,16 +154,25 @@ impl<'a, 'py> Reader<'a, 'py> {
     }
 
     /// The next value, inside `depth` arrays and objects.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn value(&mut self, depth: u8) -> Result<Bound<'py, PyAny>, Refused> {
         match self.peek() {
             Some(b'"') => self.string(),
             Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b'{') => self.object(depth),
-            Some(b'[') => self.array(depth),
-            Some(b't') => self.word(b"true").map(|()| PyBool::new(self.py, true).to_owned().into_any()),
-            Some(b'f') => self.word(b"false").map(|()| PyBool::new(self.py, false).to_owned().into_any()),
-            Some(b'n') => self.word(b"null").map(|()| self.py.None().into_bound(self.py)),
+            Some(first) => self.other(first, depth),
+            None => Err(Refused::SYNTAX),
+        }
+    }
+
+    /// Not inlined, as these are inside each other.
+    #[inline(never)]
+    fn other(&mut self, first: u8, depth: u8) -> Result<Bound<'py, PyAny>, Refused> {
+        match first {
+            b'{' => self.object(depth),
+            b'[' => self.array(depth),
+            b't' => self.word(b"true").map(|()| PyBool::new(self.py, true).to_owned().into_any()),
+            b'f' => self.word(b"false").map(|()| PyBool::new(self.py, false).to_owned().into_any()),
+            b'n' => self.word(b"null").map(|()| self.py.None().into_bound(self.py)),
             _ => Err(Refused::SYNTAX),
         }
     }
@@ -171,6 +186,7 @@ impl<'a, 'py> Reader<'a, 'py> {
         }
     }
 
+    #[inline(never)]
     fn string(&mut self) -> Result<Bound<'py, PyAny>, Refused> {
         let text = text::read(self.text, &mut self.index, &mut self.scratch.unescaped)?;
         let text = text.resolve(self.text, &self.scratch.unescaped);

@@ -12,7 +12,7 @@ pub(super) const MAX_DIGITS: usize = 4300;
 const SMALL_DIGITS: usize = 18;
 
 impl<'py> Reader<'_, 'py> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn number(&mut self) -> Result<Bound<'py, PyAny>, Refused> {
         let (start, text) = (self.index, self.text);
         let (negative, unsigned) = match text.get(start..) {
@@ -47,6 +47,7 @@ impl<'py> Reader<'_, 'py> {
     }
 
     /// From `start`, with the point or the exponent next.
+    #[inline(never)]
     fn float(&mut self, start: usize) -> Result<Bound<'py, PyAny>, Refused> {
         if self.text[self.index] == b'.' {
             self.index += 1;
@@ -71,6 +72,7 @@ impl<'py> Reader<'_, 'py> {
         if digits > 0 { Ok(()) } else { Err(Refused::SYNTAX) }
     }
 
+    #[inline(never)]
     fn long(&mut self, start: usize, digits: usize) -> Result<Bound<'py, PyAny>, Refused> {
         if digits > MAX_DIGITS {
             return Err(self.refuse(format!("a number has more than {MAX_DIGITS} digits")));

@@ -53,6 +53,7 @@ impl Mismatch {
 
 impl<'py> Arguments<'py> {
     /// Reads `body` and binds it to the parameters of `function`.
+    #[inline(always)]
     pub(crate) fn bind(
         &mut self,
         py: Python<'py>,
@@ -64,6 +65,20 @@ impl<'py> Arguments<'py> {
         self.clear();
         let bound = match format {
             BodyFormat::Json if !body.is_empty() => self.json(py, function, body, scratch),
+            _ => return self.bind_other(py, function, format, body),
+        };
+        bound.map_err(|mismatch| mismatch.into_failure(function, body))
+    }
+
+    #[inline(never)]
+    fn bind_other(
+        &mut self,
+        py: Python<'py>,
+        function: &Shape,
+        format: BodyFormat,
+        body: &[u8],
+    ) -> Result<(), Failure> {
+        let bound = match format {
             BodyFormat::Json | BodyFormat::None => self.complete_positions(function, 0),
             BodyFormat::Bytes => self.single(function, PyBytes::new(py, body).into_any()),
             BodyFormat::Text => match std::str::from_utf8(body) {
@@ -93,7 +108,7 @@ impl<'py> Arguments<'py> {
     }
 
     /// Calls the function; the arguments are gone afterwards. On `None` an exception is set.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn call(&mut self, function: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
         let names = self.names.as_ref().map_or(std::ptr::null_mut(), Bound::as_ptr);
         // SAFETY: binding left no place empty, and `Option<Bound>` has the layout of a pointer to an object. The result is
@@ -107,9 +122,15 @@ impl<'py> Arguments<'py> {
         result
     }
 
-    #[inline]
+    #[inline(always)]
     fn clear(&mut self) {
-        self.values.clear();
+        let values: &mut Vec<_> = &mut self.values;
+        while let Some(value) = values.pop() {
+            if let Some(value) = value {
+                // SAFETY: the GIL is held, and the reference was owned.
+                unsafe { ffi::decref(value.into_ptr()) };
+            }
+        }
         if self.names.is_some() {
             self.names = None;
         }
@@ -120,6 +141,7 @@ impl<'py> Arguments<'py> {
         self.complete_positions(function, 1)
     }
 
+    #[inline(always)]
     fn json(&mut self, py: Python<'py>, function: &Shape, body: &[u8], scratch: &mut Scratch<'py>) -> Result<(), Mismatch> {
         let mut reader = Reader::new(py, body, scratch);
         match reader.peek() {
@@ -138,12 +160,18 @@ impl<'py> Arguments<'py> {
         let mut given = 0;
         let mut more = reader.open(b']');
         while more {
-            let value = reader.value(1)?;
+            let value = if let Some((value, after)) = reader.compact_int() {
+                more = after;
+                value
+            } else {
+                let value = reader.value(1)?;
+                more = reader.step(b']')?;
+                value
+            };
             given += 1;
             if given <= function.positional || function.any_position {
                 self.values.push(Some(value));
             }
-            more = reader.step(b']')?;
         }
         reader.finish()?;
         if given == function.positional && function.parameters.len() == given {
@@ -153,6 +181,7 @@ impl<'py> Arguments<'py> {
     }
 
     /// Names. Of members with the same name the last one counts.
+    #[inline(never)]
     fn object(&mut self, function: &Shape, reader: &mut Reader<'_, 'py>) -> Result<(), Mismatch> {
         let py = reader.py();
         self.values.resize(function.parameters.len(), None);
@@ -191,6 +220,7 @@ impl<'py> Arguments<'py> {
         })
     }
 
+    #[inline(never)]
     fn complete_positions(&mut self, function: &Shape, given: usize) -> Result<(), Mismatch> {
         let positional = function.positional;
         if given > positional && !function.any_position {

@@ -81,7 +81,7 @@ pub(crate) fn call_object(function: &Bound<'_, PyAny>, left: i64, right: i64, ca
         py_ffi::PyTuple_SetItem(arguments, 0, py_ffi::PyLong_FromLongLong(left));
         py_ffi::PyTuple_SetItem(arguments, 1, py_ffi::PyLong_FromLongLong(right));
         let result = py_ffi::PyObject_CallObject(function.as_ptr(), arguments);
-        py_ffi::Py_DECREF(arguments);
+        ffi::decref(arguments);
         result
     })
 }
@@ -106,7 +106,7 @@ pub(crate) fn vectorcall(function: &Bound<'_, PyAny>, left: i64, right: i64, cal
     timed(function, calls, || unsafe {
         let arguments = [py_ffi::PyLong_FromLongLong(left), py_ffi::PyLong_FromLongLong(right)];
         let result = ffi::call(function.as_ptr(), arguments.as_ptr(), 2, null_mut());
-        arguments.into_iter().for_each(|argument| py_ffi::Py_DECREF(argument));
+        arguments.into_iter().for_each(|argument| ffi::decref(argument));
         result
     })
 }
@@ -127,7 +127,7 @@ fn timed(
         // SAFETY: the GIL is held, and the result is owned here.
         unsafe {
             sum += py_ffi::PyLong_AsLongLong(result);
-            py_ffi::Py_DECREF(result);
+            ffi::decref(result);
         }
     }
     Ok((sum, cpu_seconds() - started))

@@ -83,7 +83,7 @@ impl Call {
 
 /// Serves the `invoke` frame that `input` begins with. False if the thread leads no more; then `input` is another
 /// thread's. After a panic [`recover`] has to be called.
-#[inline]
+#[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "one call site, into which it is inlined")]
 pub(crate) fn serve<'py>(
     py: Python<'py>,

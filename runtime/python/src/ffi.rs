@@ -14,6 +14,7 @@ use pyo3::{
 };
 
 unsafe extern "C" {
+    fn _Py_Dealloc(object: *mut PyObject);
     /// In the limited API since 3.10.
     fn PyUnicode_AsUTF8AndSize(text: *mut PyObject, size: *mut Py_ssize_t) -> *const c_char;
     /// Public since 3.9, never in the limited API; from 3.12 on that has `PyObject_Vectorcall`, which takes the names of
@@ -59,6 +60,29 @@ pub(crate) unsafe fn call(
             return PyObject_VectorcallDict(callable, values, count, names);
         }
         transmute::<*mut std::ffi::c_void, Vectorcall>(found)(callable, values, count, null_mut())
+    }
+}
+
+/// Drops a reference as C extensions for the limited API of 3.9 do, in place, and as later interpreters do themselves:
+/// an immortal object, whose count is negative as 32 bits, is left alone.
+///
+/// # Safety
+/// The GIL is held, and the caller owns the reference.
+#[inline(always)]
+pub(crate) unsafe fn decref(object: *mut PyObject) {
+    // SAFETY: an object begins with its reference count, whose lower half comes first on these machines; without
+    // immortality (before 3.12) a count beyond 31 bits only means that the object stays.
+    unsafe {
+        if cfg!(not(all(target_endian = "little", target_pointer_width = "64"))) {
+            return pyo3::ffi::Py_DECREF(object);
+        }
+        let count = object.cast::<i32>();
+        if *count > 0 {
+            *count -= 1;
+            if *count == 0 {
+                _Py_Dealloc(object);
+            }
+        }
     }
 }
 

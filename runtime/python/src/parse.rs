@@ -108,6 +108,21 @@ impl<'a, 'py> Reader<'a, 'py> {
         self.text.get(self.index).copied()
     }
 
+    /// The next value of an array if it is an integer of a few digits with a comma or the end right behind it, which is
+    /// consumed too; and whether there are more. Most arguments that are numbers are such.
+    #[inline(always)]
+    pub(crate) fn compact_int(&mut self) -> Option<(Bound<'py, PyAny>, bool)> {
+        let (value, end, index) = number::compact(self.text, self.index)?;
+        let more = match end {
+            b',' => true,
+            b']' => false,
+            _ => return None,
+        };
+        let int = number::int(self.py, value)?;
+        self.index = index;
+        Some((int, more))
+    }
+
     /// Nothing more may follow.
     #[inline]
     pub(crate) fn finish(&mut self) -> Result<(), Refused> {
@@ -198,6 +213,11 @@ impl<'a, 'py> Reader<'a, 'py> {
         let first = self.scratch.items.len();
         let mut more = self.open(b']');
         while more {
+            if let Some((item, after)) = self.compact_int() {
+                self.scratch.items.push(item);
+                more = after;
+                continue;
+            }
             let item = self.value(depth)?;
             self.scratch.items.push(item);
             more = self.step(b']')?;

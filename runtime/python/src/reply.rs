@@ -10,6 +10,7 @@ use crate::{
     core::Core,
     encode::{self, Writer},
     failure::Failure,
+    ffi,
     frame::{BodyFormat, Header, Kind},
     package,
     runners::CallKey,
@@ -47,13 +48,15 @@ pub(crate) enum Answer<'py> {
 
 impl<'py> Answer<'py> {
     /// As [`Reply::new`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(value: Bound<'py, PyAny>, limit: usize, buffer: &mut Vec<u8>) -> Result<Self, Failure> {
         if let Ok(int) = value.cast_exact::<PyInt>()
             && limit >= MAX_INT_BYTES
-            && let Some(int) = encode::small_int(int)
+            && let Some(small) = encode::small_int(int)
         {
-            return Ok(Self::Int(int));
+            // SAFETY: the GIL is held, and the reference was owned.
+            unsafe { ffi::decref(value.into_ptr()) };
+            return Ok(Self::Int(small));
         }
         if !is_basic(&value) {
             return Reply::new(value, limit, buffer).map(|reply| Self::Other(Box::new(reply)));

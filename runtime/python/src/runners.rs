@@ -120,7 +120,7 @@ impl Runner {
     }
 
     /// Makes `call` this thread's call while `code` runs.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn scope<T>(&self, call: &Call, code: impl FnOnce() -> T) -> T {
         struct Leave<'a>(&'a Cell<*const Call>);
         impl Drop for Leave<'_> {
@@ -151,7 +151,7 @@ impl Runner {
     }
 
     /// Runs user code that [`Runners::interrupt`] may cancel. True beside its result if that happened.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn interruptible<T>(&self, _: Python<'_>, key: CallKey, code: impl FnOnce() -> T) -> (T, bool) {
         struct Leave<'a>(&'a AtomicU64);
         impl Drop for Leave<'_> {

@@ -192,7 +192,7 @@ impl std::error::Error for FrameError {}
 ///
 /// # Errors
 /// [`FrameError`] when no further byte can make it a frame.
-#[inline]
+#[inline(always)]
 pub fn decode(buffer: &[u8], limit: usize) -> Result<Decoded<'_>, FrameError> {
     let Some((length, _)) = buffer.split_first_chunk::<4>() else {
         return Ok(Decoded::Incomplete(HEADER_BYTES));
@@ -231,7 +231,7 @@ pub fn decode(buffer: &[u8], limit: usize) -> Result<Decoded<'_>, FrameError> {
 ///
 /// # Panics
 /// If meta and body together reach 4 GiB; callers limit both far below.
-#[inline]
+#[inline(always)]
 pub fn encode(header: Header, meta: &[u8], body: &[u8], out: &mut Vec<u8>) {
     out.reserve(HEADER_BYTES + meta.len() + body.len());
     encode_head(header, meta, body.len(), out);
@@ -242,7 +242,7 @@ pub fn encode(header: Header, meta: &[u8], body: &[u8], out: &mut Vec<u8>) {
 ///
 /// # Panics
 /// As [`encode`].
-#[inline]
+#[inline(always)]
 pub fn encode_head(header: Header, meta: &[u8], body_length: usize, out: &mut Vec<u8>) {
     let counted = COUNTED_HEADER_BYTES + meta.len() + body_length;
     let counted = u32::try_from(counted).expect("callers limit meta and body far below 4 GiB");

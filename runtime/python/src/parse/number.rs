@@ -11,6 +11,38 @@ pub(super) const MAX_DIGITS: usize = 4300;
 /// Whatever has so many digits fits into an `i64`.
 const SMALL_DIGITS: usize = 18;
 
+/// Digits that [`compact`] reads at most.
+const COMPACT_DIGITS: usize = 9;
+
+/// A short integer at `index`, the byte behind it, and the index behind that.
+#[inline(always)]
+pub(super) fn compact(text: &[u8], index: usize) -> Option<(i64, u8, usize)> {
+    let rest = text.get(index..)?;
+    let mut value = 0;
+    for (digits, &byte) in rest.iter().take(COMPACT_DIGITS + 1).enumerate() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            let zeros = digits > 1 && rest[0] == b'0';
+            return (digits > 0 && !zeros).then_some((value, byte, index + digits + 1));
+        }
+        value = value * 10 + i64::from(digit);
+    }
+    None
+}
+
+/// `None` without memory.
+#[inline(always)]
+pub(super) fn int(py: Python<'_>, value: i64) -> Option<Bound<'_, PyAny>> {
+    // SAFETY: the GIL is held; the result is a new reference, or null with an exception set.
+    unsafe {
+        let int = Bound::from_owned_ptr_or_opt(py, py_ffi::PyLong_FromLongLong(value));
+        if int.is_none() {
+            py_ffi::PyErr_Clear();
+        }
+        int
+    }
+}
+
 impl<'py> Reader<'_, 'py> {
     #[inline(always)]
     pub(super) fn number(&mut self) -> Result<Bound<'py, PyAny>, Refused> {
@@ -41,9 +73,7 @@ impl<'py> Reader<'_, 'py> {
             return self.long(start, digits);
         }
         let value = if negative { -value } else { value };
-        // SAFETY: the GIL is held; the result is a new reference, or null with an exception set.
-        let int = unsafe { Bound::from_owned_ptr_or_err(self.py, py_ffi::PyLong_FromLongLong(value)) };
-        int.map_err(|error| self.refuse(error.to_string()))
+        int(self.py, value).ok_or_else(|| self.refuse("out of memory"))
     }
 
     /// From `start`, with the point or the exponent next.

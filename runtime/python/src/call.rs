@@ -56,8 +56,8 @@ enum Progress {
     Reading(CallKey, usize),
     /// The thread leads unless leadership was taken from it.
     Entered(CallKey, Look),
-    /// Another thread leads.
-    Passed(CallKey),
+    /// Another thread leads, since then.
+    Beside(CallKey, Instant),
 }
 
 impl Call {
@@ -118,42 +118,37 @@ pub(crate) fn serve<'py>(
         answer_failure(core, runner, key, &failure, true);
         return true;
     }
-    if call.function.is_slow() && hand_over(core) {
-        run_beside(py, core, runner, workspace, call, format, unread);
-        return false;
-    }
-    core.calling.store(index.into(), Ordering::Relaxed);
-    let entered = core.baton.enter();
-    workspace.progress = Progress::Entered(key, entered);
-    runner.set_entered(Some(entered));
+    let beside = call.function.is_slow() && hand_over(core);
+    let entered = if beside {
+        workspace.progress = Progress::Beside(key, Instant::now());
+        None
+    } else {
+        core.calling.store(index.into(), Ordering::Relaxed);
+        let entered = core.baton.enter();
+        workspace.progress = Progress::Entered(key, entered);
+        Some(entered)
+    };
+    runner.set_entered(entered);
     let result = runner.scope(&call, || execute(py, core, runner, workspace, &call, format, unread));
     runner.set_entered(None);
-    workspace.progress = Progress::Idle;
-    let leads = core.baton.leave(entered);
+    let progress = std::mem::take(&mut workspace.progress);
+    let leads = match entered {
+        Some(entered) => core.baton.leave(entered),
+        None => {
+            judge(call.function, progress);
+            false
+        }
+    };
     answer(py, core, runner, workspace, call, result, leads)
 }
 
-/// Runs a call of a slow function while another thread leads.
-#[inline(never)]
-fn run_beside<'py>(
-    py: Python<'py>,
-    core: &'static Core,
-    runner: &'static Runner,
-    workspace: &mut Workspace<'py>,
-    call: Call,
-    format: BodyFormat,
-    unread: Option<Vec<u8>>,
-) {
-    workspace.progress = Progress::Passed(call.key);
-    let started = Instant::now();
-    let result = runner.scope(&call, || execute(py, core, runner, workspace, &call, format, unread));
-    workspace.progress = Progress::Idle;
-    if started.elapsed() < LOOK {
-        call.function.note_fast();
-    } else {
-        call.function.note_slow();
+/// Notes whether a call of a function that counts as slow was slow.
+#[cold]
+fn judge(function: &Function, progress: Progress) {
+    match progress {
+        Progress::Beside(_, started) if started.elapsed() < LOOK => function.note_fast(),
+        _ => function.note_slow(),
     }
-    answer(py, core, runner, workspace, call, result, false);
 }
 
 /// After a panic of the worker: only the call fails that was being served. False if the thread leads no more.
@@ -170,7 +165,7 @@ pub(crate) fn recover(core: &'static Core, runner: &Runner, workspace: &mut Work
             runner.set_entered(None);
             (key, core.baton.leave(entered))
         }
-        Progress::Passed(key) => (key, false),
+        Progress::Beside(key, _) => (key, false),
     };
     answer_failure(core, runner, key, &Failure::internal("the worker panicked; see its log"), leads);
     leads

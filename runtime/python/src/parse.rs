@@ -96,7 +96,8 @@ impl<'a, 'py> Reader<'a, 'py> {
     pub(crate) fn peek(&mut self) -> Option<u8> {
         match self.text.get(self.index) {
             Some(&next) if next > b' ' => Some(next),
-            _ => self.skip_space(),
+            Some(_) => self.skip_space(),
+            None => None,
         }
     }
 

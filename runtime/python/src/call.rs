@@ -9,17 +9,16 @@ use pyo3::{prelude::*, types::PyDict};
 
 use crate::{
     arguments::Arguments,
-    baton::Look,
-    channel::Input,
+    channel::Channel,
     core::{Core, die, leave_if_forked},
     failure::Failure,
-    frame::{self, BodyFormat, Header, INVOKE_META_BYTES, Kind},
+    frame::{self, BodyFormat, Frame, Header, INVOKE_META_BYTES, Kind},
     function::Function,
     logs,
     monitor::LOOK,
     package,
     parse::{Reader, Scratch},
-    reply::{Answer, Content, Reply},
+    reply::{Answer, Content, MAX_INT_BYTES, Reply},
     runners::{CallKey, Runner},
     stream, task,
 };
@@ -44,6 +43,8 @@ pub(crate) struct Workspace<'py> {
     arguments: Arguments<'py>,
     scratch: Scratch<'py>,
     pub(crate) buffer: Vec<u8>,
+    /// The call that is served.
+    key: CallKey,
     progress: Progress,
 }
 
@@ -52,12 +53,12 @@ pub(crate) struct Workspace<'py> {
 enum Progress {
     #[default]
     Idle,
-    /// Its frame, of so many bytes, is being read.
-    Reading(CallKey, usize),
+    /// Its frame is being read.
+    Reading,
     /// The thread leads unless leadership was taken from it.
-    Entered(CallKey, Look),
+    Entered,
     /// Another thread leads, since then.
-    Beside(CallKey, Instant),
+    Beside(Instant),
 }
 
 impl Call {
@@ -81,8 +82,8 @@ impl Call {
     }
 }
 
-/// Serves the `invoke` frame that `input` begins with. False if the thread leads no more; then `input` is another
-/// thread's. After a panic [`recover`] has to be called.
+/// Serves an `invoke` frame, which is what its channel's input begins with. False if the thread leads no more. After a
+/// panic [`recover`] has to be called.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "one call site, into which it is inlined")]
 pub(crate) fn serve<'py>(
@@ -90,12 +91,11 @@ pub(crate) fn serve<'py>(
     core: &'static Core,
     runner: &'static Runner,
     workspace: &mut Workspace<'py>,
-    input: &mut Input,
+    from: &Channel,
     key: CallKey,
+    frame: Frame<'_>,
     received: Instant,
 ) -> bool {
-    // The caller has seen it.
-    let Ok(Some(frame)) = input.frame() else { return true };
     let Some((fixed, extra)) = frame.meta.split_first_chunk::<INVOKE_META_BYTES>() else {
         die("an invoke frame without invocation id and budget");
     };
@@ -103,16 +103,19 @@ pub(crate) fn serve<'py>(
     let budget_ms = u32::from_le_bytes([b0, b1, b2, b3]);
     let (index, format, length) = (frame.header.aux, frame.header.format, frame.len());
     let Some(function) = core.function(index.into()) else {
-        input.consume(length);
+        // SAFETY: this thread leads, and the frame is not used any more.
+        unsafe { from.input() }.consume(length);
         Failure::unknown_function(index).push(core, key);
         return true;
     };
     let extra = if extra.is_empty() { Vec::new() } else { extra.to_vec() };
     let call = Call { key, function, invocation, budget_ms, received, extra };
-    workspace.progress = Progress::Reading(key, length);
+    workspace.key = key;
+    workspace.progress = Progress::Reading;
     let unread = (frame.body.len() > LARGE_BODY_BYTES).then(|| frame.body.to_vec());
     let bound = if unread.is_none() { bind(py, workspace, &call, format, frame.body) } else { Ok(()) };
-    input.consume(length);
+    // SAFETY: this thread leads, and the frame is not used any more.
+    unsafe { from.input() }.consume(length);
     if let Err(failure) = bound {
         workspace.progress = Progress::Idle;
         answer_failure(core, runner, key, &failure, true);
@@ -120,12 +123,12 @@ pub(crate) fn serve<'py>(
     }
     let beside = call.function.is_slow() && hand_over(core);
     let entered = if beside {
-        workspace.progress = Progress::Beside(key, Instant::now());
+        workspace.progress = Progress::Beside(Instant::now());
         None
     } else {
         core.calling.store(index.into(), Ordering::Relaxed);
         let entered = core.baton.enter();
-        workspace.progress = Progress::Entered(key, entered);
+        workspace.progress = Progress::Entered;
         Some(entered)
     };
     runner.set_entered(entered);
@@ -139,14 +142,14 @@ pub(crate) fn serve<'py>(
             false
         }
     };
-    answer(py, core, runner, workspace, call, result, leads)
+    answer(py, core, runner, workspace, call, result, from, leads)
 }
 
 /// Notes whether a call of a function that counts as slow was slow.
 #[cold]
 fn judge(function: &Function, progress: Progress) {
     match progress {
-        Progress::Beside(_, started) if started.elapsed() < LOOK => function.note_fast(),
+        Progress::Beside(started) if started.elapsed() < LOOK => function.note_fast(),
         _ => function.note_slow(),
     }
 }
@@ -154,18 +157,20 @@ fn judge(function: &Function, progress: Progress) {
 /// After a panic of the worker: only the call fails that was being served. False if the thread leads no more.
 #[cold]
 pub(crate) fn recover(core: &'static Core, runner: &Runner, workspace: &mut Workspace<'_>) -> bool {
-    let (key, leads) = match std::mem::take(&mut workspace.progress) {
+    let key = workspace.key;
+    let leads = match std::mem::take(&mut workspace.progress) {
         Progress::Idle => die("the leader panicked"),
-        Progress::Reading(key, length) => {
+        Progress::Reading => {
             // SAFETY: this thread leads, and unwinding has ended all borrows.
-            unsafe { core.channels[key.channel].input() }.consume(length);
-            (key, true)
+            let input = unsafe { core.channels[key.channel].input() };
+            if let Ok(Some(frame)) = input.frame() {
+                let length = frame.len();
+                input.consume(length);
+            }
+            true
         }
-        Progress::Entered(key, entered) => {
-            runner.set_entered(None);
-            (key, core.baton.leave(entered))
-        }
-        Progress::Beside(key, _) => (key, false),
+        Progress::Entered => runner.set_entered(None).is_some_and(|entered| core.baton.leave(entered)),
+        Progress::Beside(_) => false,
     };
     answer_failure(core, runner, key, &Failure::internal("the worker panicked; see its log"), leads);
     leads
@@ -173,6 +178,7 @@ pub(crate) fn recover(core: &'static Core, runner: &Runner, workspace: &mut Work
 
 /// Sends the answer, or lets the call go on. False if the thread leads no more.
 #[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "one call site, into which it is inlined")]
 fn answer<'py>(
     py: Python<'py>,
     core: &'static Core,
@@ -180,19 +186,20 @@ fn answer<'py>(
     workspace: &mut Workspace<'py>,
     call: Call,
     result: Result<Answer<'py>, Failure>,
+    to: &Channel,
     leads: bool,
 ) -> bool {
     let key = call.key;
     match result {
         Ok(Answer::Json) => {
             logs::end_call(core, runner, key);
-            push(core, key, &workspace.buffer, leads);
+            push(core, to, key, &workspace.buffer, leads);
             workspace.shrink();
             leads
         }
         Ok(Answer::Int(int)) => {
             logs::end_call(core, runner, key);
-            push(core, key, itoa::Buffer::new().format(int).as_bytes(), leads);
+            push_int(core, to, key, int, leads);
             leads
         }
         Ok(Answer::Other(reply)) => answer_other(py, core, runner, workspace, call, *reply, leads),
@@ -212,13 +219,42 @@ fn answer_failure(core: &Core, runner: &Runner, key: CallKey, failure: &Failure,
     }
 }
 
+/// Adds a `result` frame with an integer. Into a buffer of fixed size first, which is copied without a loop.
+#[inline(always)]
+fn push_int(core: &Core, to: &Channel, key: CallKey, int: i64, leads: bool) {
+    let (mut digits, mut start, mut left) = ([0; 2 * MAX_INT_BYTES], MAX_INT_BYTES, int.unsigned_abs());
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    if int < 0 {
+        start -= 1;
+        digits[start] = b'-';
+    }
+    if !leads {
+        return push(core, to, key, &digits[start..MAX_INT_BYTES], leads);
+    }
+    let header = Header::new(Kind::Result, key.id).format(BodyFormat::Json);
+    // SAFETY: this thread leads.
+    let answers = unsafe { to.answers() };
+    frame::encode_head(header, &[], MAX_INT_BYTES - start, answers);
+    if let Some(padded) = digits[start..].first_chunk::<MAX_INT_BYTES>() {
+        answers.extend_from_slice(padded);
+        answers.truncate(answers.len() - start);
+    }
+}
+
 /// Adds a `result` frame with JSON.
 #[inline(always)]
-fn push(core: &Core, key: CallKey, body: &[u8], leads: bool) {
+fn push(core: &Core, to: &Channel, key: CallKey, body: &[u8], leads: bool) {
     let header = Header::new(Kind::Result, key.id).format(BodyFormat::Json);
     if leads {
         // SAFETY: this thread leads.
-        frame::encode(header, &[], body, unsafe { core.channels[key.channel].answers() });
+        frame::encode(header, &[], body, unsafe { to.answers() });
     } else {
         core.push(key.channel, header, &[], body);
         core.flush(key.channel);

@@ -79,20 +79,22 @@ fn serve_all<'py>(
     channel: usize,
     round: &mut Round,
 ) -> bool {
+    let from = &core.channels[channel];
     loop {
         // SAFETY: this thread leads, and the reference is not used once a call has ended that.
-        let input = unsafe { core.channels[channel].input() };
-        let (header, length) = match input.frame() {
-            Ok(Some(frame)) => (frame.header, frame.len()),
+        let input = unsafe { from.input() };
+        let frame = match input.frame() {
+            Ok(Some(frame)) => frame,
             Ok(None) => return true,
             Err(error) => die(&error.to_string()),
         };
-        if header.kind == Kind::Invoke {
-            let key = CallKey { channel, id: header.id };
-            if !call::serve(py, core, runner, workspace, input, key, round.received) {
+        if frame.header.kind == Kind::Invoke {
+            let key = CallKey { channel, id: frame.header.id };
+            if !call::serve(py, core, runner, workspace, from, key, frame, round.received) {
                 return false;
             }
         } else {
+            let (header, length) = (frame.header, frame.len());
             input.consume(length);
             control(py, core, channel, header);
         }

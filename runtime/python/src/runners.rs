@@ -28,7 +28,7 @@ thread_local! {
 }
 
 /// A call's name in the worker: its channel and its id there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct CallKey {
     pub(crate) channel: usize,
     pub(crate) id: u32,
@@ -109,9 +109,10 @@ impl Runner {
         }
     }
 
-    /// Remembers, for [`Self::defers_output`], how this thread entered user code.
-    pub(crate) fn set_entered(&self, entered: Option<Look>) {
-        self.entered.set(entered);
+    /// Remembers, for [`Self::defers_output`], how this thread entered user code. What it remembered before.
+    #[inline]
+    pub(crate) fn set_entered(&self, entered: Option<Look>) -> Option<Look> {
+        self.entered.replace(entered)
     }
 
     /// Whether this thread leads and is inside user code: then what it writes goes out at the end of the round.

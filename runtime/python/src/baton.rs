@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pyo3::Python;
+
 /// Nobody leads at this moment; leadership is on its way from one thread to another.
 const FREE: u64 = 0;
 /// The leader waits for input without the GIL.
@@ -17,7 +19,8 @@ const STATE_MASK: u64 = (1 << STATE_BITS) - 1;
 /// Leadership as an atomic word: a state, and above it a number that grows with each call.
 ///
 /// Exactly one thread owns leadership whenever the state is not free, and the thread that made it free owns it
-/// until it has passed it on. All stores but [`Baton::take`] are the owner's.
+/// until it has passed it on. Whoever changes the word holds the GIL, so that entering and leaving user code costs no
+/// locked instruction; the monitor, which does not hold it, only looks.
 pub(crate) struct Baton(AtomicU64);
 
 /// What [`Baton::look`] saw.
@@ -25,6 +28,15 @@ pub(crate) struct Baton(AtomicU64);
 pub(crate) struct Look(u64);
 
 impl Look {
+    /// As a number that is neither 0 nor 1 if it is of a call.
+    pub(crate) fn packed(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn unpack(packed: u64) -> Self {
+        Self(packed)
+    }
+
     pub(crate) fn calling(self) -> bool {
         self.0 & STATE_MASK == CALLING
     }
@@ -46,39 +58,47 @@ impl Baton {
     }
 
     /// Starts work as the leader.
-    pub(crate) fn work(&self) {
+    pub(crate) fn work(&self, _: Python<'_>) {
         self.set(WORKING, Ordering::SeqCst);
     }
 
     /// The leader is about to wait for input.
-    pub(crate) fn wait(&self) {
+    pub(crate) fn wait(&self, _: Python<'_>) {
         self.set(WAITING, Ordering::SeqCst);
     }
 
     /// The leader gives leadership up; the caller passes it on.
-    pub(crate) fn release(&self) {
+    pub(crate) fn release(&self, _: Python<'_>) {
         self.set(FREE, Ordering::Release);
     }
 
     /// The leader enters user code.
     #[inline]
-    pub(crate) fn enter(&self) -> Look {
+    pub(crate) fn enter(&self, _: Python<'_>) -> Look {
         let next = ((self.0.load(Ordering::Relaxed) >> STATE_BITS) + 1) << STATE_BITS | CALLING;
-        self.0.store(next, Ordering::Release);
+        self.0.store(next, Ordering::Relaxed);
         Look(next)
     }
 
     /// The thread that entered user code is back. False if leadership was taken from it meanwhile.
     #[inline]
-    pub(crate) fn leave(&self, entered: Look) -> bool {
-        let working = entered.0 & !STATE_MASK | WORKING;
-        self.0.compare_exchange(entered.0, working, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    pub(crate) fn leave(&self, _: Python<'_>, entered: Look) -> bool {
+        self.replace(entered, WORKING)
     }
 
-    /// Takes leadership from a thread that is still inside the call that was seen. The caller passes it on.
-    pub(crate) fn take(&self, seen: Look) -> bool {
-        let free = seen.0 & !STATE_MASK | FREE;
-        self.0.compare_exchange(seen.0, free, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    /// Takes leadership from a thread that is still inside the call that was seen. Then the caller owns it.
+    pub(crate) fn take(&self, _: Python<'_>, seen: Look) -> bool {
+        self.replace(seen, WORKING)
+    }
+
+    /// No exchange: see [`Self`].
+    #[inline]
+    fn replace(&self, expected: Look, state: u64) -> bool {
+        let still = self.0.load(Ordering::Relaxed) == expected.0;
+        if still {
+            self.0.store(expected.0 & !STATE_MASK | state, Ordering::Relaxed);
+        }
+        still
     }
 
     fn set(&self, state: u64, order: Ordering) {

@@ -42,7 +42,7 @@ impl Bench {
     fn dispatch(&self, py: Python<'_>, frames: &[u8], answers: &[u8], rounds: usize) -> PyResult<f64> {
         let (core, runner) = (self.core, self.runner);
         let (mut workspace, mut written) = (Workspace::default(), Vec::new());
-        core.baton.work();
+        core.baton.work(py);
         let started = cpu_seconds();
         for _ in 0..rounds {
             let mut round = leader::Round::new(core);

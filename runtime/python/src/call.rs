@@ -121,13 +121,13 @@ pub(crate) fn serve<'py>(
         answer_failure(core, runner, key, &failure, true);
         return true;
     }
-    let beside = call.function.is_slow() && hand_over(core);
+    let beside = call.function.is_slow() && hand_over(py, core);
     let entered = if beside {
         workspace.progress = Progress::Beside(Instant::now());
         None
     } else {
         core.calling.store(index.into(), Ordering::Relaxed);
-        let entered = core.baton.enter();
+        let entered = core.baton.enter(py);
         workspace.progress = Progress::Entered;
         Some(entered)
     };
@@ -136,7 +136,7 @@ pub(crate) fn serve<'py>(
     runner.set_entered(None);
     let progress = std::mem::take(&mut workspace.progress);
     let leads = match entered {
-        Some(entered) => core.baton.leave(entered),
+        Some(entered) => core.baton.leave(py, entered),
         None => {
             judge(call.function, progress);
             false
@@ -156,7 +156,7 @@ fn judge(function: &Function, progress: Progress) {
 
 /// After a panic of the worker: only the call fails that was being served. False if the thread leads no more.
 #[cold]
-pub(crate) fn recover(core: &'static Core, runner: &Runner, workspace: &mut Workspace<'_>) -> bool {
+pub(crate) fn recover(py: Python<'_>, core: &'static Core, runner: &Runner, workspace: &mut Workspace<'_>) -> bool {
     let key = workspace.key;
     let leads = match std::mem::take(&mut workspace.progress) {
         Progress::Idle => die("the leader panicked"),
@@ -169,7 +169,7 @@ pub(crate) fn recover(core: &'static Core, runner: &Runner, workspace: &mut Work
             }
             true
         }
-        Progress::Entered => runner.set_entered(None).is_some_and(|entered| core.baton.leave(entered)),
+        Progress::Entered => runner.set_entered(None).is_some_and(|entered| core.baton.leave(py, entered)),
         Progress::Beside(_) => false,
     };
     answer_failure(core, runner, key, &Failure::internal("the worker panicked; see its log"), leads);
@@ -273,7 +273,7 @@ fn answer_other<'py>(
     let key = call.key;
     match reply {
         Reply { head, content: Content::Items(items) } => {
-            if leads && !hand_over(core) {
+            if leads && !hand_over(py, core) {
                 logs::end_call(core, runner, key);
                 Failure::internal("no thread can be started to stream the answer").push(core, key);
                 return true;
@@ -366,9 +366,9 @@ fn bind<'py>(
 }
 
 /// Makes another thread the leader. False if none can be had.
-fn hand_over(core: &'static Core) -> bool {
+fn hand_over(py: Python<'_>, core: &'static Core) -> bool {
     let Some(next) = core.runners.reserve(core) else { return false };
-    core.baton.release();
+    core.baton.release(py);
     next.appoint();
     true
 }

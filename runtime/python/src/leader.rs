@@ -22,7 +22,7 @@ use crate::{
 
 /// Leads until leadership is passed on or taken, and the call that was the reason is answered.
 pub(crate) fn lead<'py>(py: Python<'py>, core: &'static Core, runner: &'static Runner, workspace: &mut Workspace<'py>) {
-    core.baton.work();
+    core.baton.work(py);
     let mut round = Round::new(core);
     loop {
         for channel in 0..core.channels.len() {
@@ -65,7 +65,7 @@ pub(crate) fn serve<'py>(
         match served {
             Ok(leads) => return leads,
             // It never reaches the interpreter.
-            Err(_) if call::recover(core, runner, workspace) => {}
+            Err(_) if call::recover(py, core, runner, workspace) => {}
             Err(_) => return false,
         }
     }
@@ -180,9 +180,9 @@ fn wait(py: Python<'_>, core: &Core, polls: &mut [PollFd<'_>]) {
     if poll(polls, Some(&now)).is_ok_and(|ready| ready > 0) {
         return;
     }
-    core.baton.wait();
+    core.baton.wait(py);
     let ready = py.detach(|| poll(polls, None));
-    core.baton.work();
+    core.baton.work(py);
     core.monitor.wake();
     if ready == Err(Errno::INTR) {
         // Only the main thread gets this: a signal for which the app has set a handler.

@@ -1,4 +1,5 @@
-//! The thread that takes leadership from a leader whose call lasts. It never takes the GIL.
+//! The thread that sees when the leader's call lasts, and sends another one to take leadership. It never takes the GIL
+//! itself.
 
 use std::{
     io,
@@ -10,9 +11,13 @@ use std::{
     time::Duration,
 };
 
+use pyo3::Python;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::core::{Core, quit};
+use crate::{
+    baton::Look,
+    core::{Core, quit},
+};
 
 /// Time between two looks. A call that is seen by two looks has lasted that long.
 pub(crate) const LOOK: Duration = Duration::from_millis(1);
@@ -26,11 +31,13 @@ pub(crate) struct Monitor {
     thread: OnceLock<Thread>,
     asleep: AtomicBool,
     looks: AtomicU64,
+    /// A thread is on its way to take leadership.
+    sent: AtomicBool,
 }
 
 impl Monitor {
     pub(crate) const fn new() -> Self {
-        Self { thread: OnceLock::new(), asleep: AtomicBool::new(false), looks: AtomicU64::new(0) }
+        Self { thread: OnceLock::new(), asleep: AtomicBool::new(false), looks: AtomicU64::new(0), sent: AtomicBool::new(false) }
     }
 
     /// Starts the thread.
@@ -52,6 +59,19 @@ impl Monitor {
         if let (true, Some(thread)) = (was_asleep, self.thread.get()) {
             thread.unpark();
         }
+    }
+
+    /// The thread that was sent, which has the GIL now, takes leadership. False if the call that was seen is over.
+    pub(crate) fn take(&self, py: Python<'_>, core: &Core, seen: Look) -> bool {
+        self.sent.store(false, Ordering::Release);
+        let taken = core.baton.take(py, seen);
+        if taken {
+            // The call that was seen still runs, so this is its function.
+            if let Some(function) = core.function(core.calling.load(Ordering::Relaxed)) {
+                function.note_suspect();
+            }
+        }
+        taken
     }
 
     fn run(&self, core: &'static Core) {
@@ -85,19 +105,15 @@ impl Monitor {
     }
 }
 
-/// Makes another thread the leader if the leader is still in the call that was seen.
-fn relieve(core: &'static Core, seen: crate::baton::Look) {
-    let function = core.calling.load(Ordering::Relaxed);
-    let Some(next) = core.runners.reserve(core) else { return };
-    if core.baton.take(seen) {
-        // The call that was seen still runs, so this is its function.
-        if let Some(function) = core.function(function) {
-            function.note_suspect();
-        }
-        next.appoint();
-    } else {
-        core.runners.put_back(next);
+/// Sends another thread to take leadership from the leader if that is still in the call that was seen.
+fn relieve(core: &'static Core, seen: Look) {
+    // The one that was sent before waits for the GIL still.
+    if core.monitor.sent.load(Ordering::Acquire) {
+        return;
     }
+    let Some(next) = core.runners.reserve(core) else { return };
+    core.monitor.sent.store(true, Ordering::Release);
+    next.send(seen);
 }
 
 fn node_is_gone(core: &Core) -> bool {

@@ -23,6 +23,10 @@ use crate::{
 /// As large as the main thread's usually is, so that recursion reaches equally deep in every thread.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
 
+/// Mandates of a runner.
+const NOTHING: u64 = 0;
+const LEAD: u64 = 1;
+
 thread_local! {
     static CURRENT: Cell<Option<&'static Runner>> = const { Cell::new(None) };
 }
@@ -44,7 +48,8 @@ impl CallKey {
 /// A thread that runs user code, with its Python thread state, for the life of the process.
 pub(crate) struct Runner {
     thread: OnceLock<Thread>,
-    appointed: AtomicBool,
+    /// What the thread is to do: nothing, [`LEAD`], or to take leadership from the call of this [`Look`].
+    mandate: AtomicU64,
     /// Python's name of the thread.
     ident: AtomicU64,
     /// The call whose user code this thread is in, packed, or 0. Changes under the GIL only.
@@ -69,7 +74,7 @@ impl Default for Runner {
     fn default() -> Self {
         Self {
             thread: OnceLock::new(),
-            appointed: AtomicBool::new(false),
+            mandate: AtomicU64::new(NOTHING),
             ident: AtomicU64::new(0),
             running: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),
@@ -97,15 +102,27 @@ impl Runner {
 
     /// Makes this parked thread the leader.
     pub(crate) fn appoint(&self) {
-        self.appointed.store(true, Ordering::Release);
+        self.wake(LEAD);
+    }
+
+    /// Makes this parked thread the leader if the leader still is in the call that was seen.
+    pub(crate) fn send(&self, seen: Look) {
+        self.wake(seen.packed());
+    }
+
+    fn wake(&self, mandate: u64) {
+        self.mandate.store(mandate, Ordering::Release);
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
     }
 
-    fn wait_until_appointed(&self) {
-        while !self.appointed.swap(false, Ordering::Acquire) {
-            thread::park();
+    fn wait_for_mandate(&self) -> u64 {
+        loop {
+            match self.mandate.load(Ordering::Acquire) {
+                NOTHING => thread::park(),
+                mandate => return mandate,
+            }
         }
     }
 
@@ -233,7 +250,7 @@ impl Runners {
     /// The main thread becomes a runner and the first leader.
     pub(crate) fn lead_first(&self, py: Python<'_>, core: &'static Core) -> ! {
         let runner = self.enlist_first(py);
-        runner.appointed.store(true, Ordering::Release);
+        runner.mandate.store(LEAD, Ordering::Release);
         run(py, core, runner)
     }
 
@@ -255,8 +272,7 @@ impl Runners {
 
 fn start(core: &'static Core, runner: &'static Runner) {
     // The thread state is made when the thread is needed first, and kept: making one for each call would cost more than the call.
-    runner.wait_until_appointed();
-    runner.appointed.store(true, Ordering::Relaxed);
+    runner.wait_for_mandate();
     Python::attach(|py| {
         runner.enlist(py);
         run(py, core, runner)
@@ -266,7 +282,12 @@ fn start(core: &'static Core, runner: &'static Runner) {
 fn run(py: Python<'_>, core: &'static Core, runner: &'static Runner) -> ! {
     let mut workspace = Workspace::default();
     loop {
-        py.detach(|| runner.wait_until_appointed());
+        let mandate = py.detach(|| runner.wait_for_mandate());
+        runner.mandate.store(NOTHING, Ordering::Relaxed);
+        if mandate != LEAD && !core.monitor.take(py, core, Look::unpack(mandate)) {
+            core.runners.put_back(runner);
+            continue;
+        }
         // A leader that dies would leave a worker that never answers again.
         catch_unwind(AssertUnwindSafe(|| leader::lead(py, core, runner, &mut workspace)))
             .unwrap_or_else(|_| die("the leader panicked"));

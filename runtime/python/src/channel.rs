@@ -44,6 +44,17 @@ pub(crate) struct Input {
     end: usize,
     /// False after end of file.
     pub(crate) open: bool,
+    /// The last look found something, so that the next one is likely to.
+    pub(crate) busy: bool,
+}
+
+/// What [`Input::fill`] found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filled {
+    Something,
+    Nothing,
+    /// End of file, or as good as that.
+    End,
 }
 
 #[derive(Default)]
@@ -67,7 +78,7 @@ pub(crate) enum Flushed {
 
 impl Channel {
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        let input = Input { bytes: vec![0; INPUT_BYTES], start: 0, end: 0, open: true };
+        let input = Input { bytes: vec![0; INPUT_BYTES], start: 0, end: 0, open: true, busy: false };
         let answers = UnsafeCell::default();
         Self { socket, input: UnsafeCell::new(input), answers, output: Mutex::default(), sent: Condvar::new() }
     }
@@ -215,21 +226,22 @@ fn clear(buffer: &mut Vec<u8>) {
 }
 
 impl Input {
-    /// Reads once, without waiting. `Ok(false)` at end of file.
-    pub(crate) fn fill(&mut self, socket: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    /// Reads once, without waiting.
+    pub(crate) fn fill(&mut self, socket: BorrowedFd<'_>) -> Filled {
         self.make_room();
-        match rustix::net::recv(socket, &mut self.bytes[self.end..], RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => {
-                self.open = false;
-                Ok(false)
-            }
-            Ok((_, read)) => {
+        let filled = match rustix::net::recv(socket, &mut self.bytes[self.end..], RecvFlags::DONTWAIT) {
+            Ok((_, read)) if read > 0 => {
                 self.end += read;
-                Ok(true)
+                Filled::Something
             }
-            Err(Errno::INTR | Errno::AGAIN) => Ok(true),
-            Err(error) => Err(error),
-        }
+            Err(Errno::INTR | Errno::AGAIN) => Filled::Nothing,
+            Ok(_) | Err(_) => {
+                self.open = false;
+                Filled::End
+            }
+        };
+        self.busy = filled == Filled::Something;
+        filled
     }
 
     /// Takes `bytes` as if they had been read.

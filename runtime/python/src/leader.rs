@@ -13,6 +13,7 @@ use rustix::{
 
 use crate::{
     call::{self, Workspace},
+    channel::{Channel, Filled},
     core::{Core, Tracked, die, quit},
     frame::{Header, Kind},
     package,
@@ -23,7 +24,7 @@ use crate::{
 /// Leads until leadership is passed on or taken, and the call that was the reason is answered.
 pub(crate) fn lead<'py>(py: Python<'py>, core: &'static Core, runner: &'static Runner, workspace: &mut Workspace<'py>) {
     core.baton.work(py);
-    let mut round = Round::new(core);
+    let (mut round, mut watch) = (Round::new(core), Watch::default());
     loop {
         for channel in 0..core.channels.len() {
             if !serve(py, core, runner, workspace, channel, &mut round) {
@@ -32,9 +33,21 @@ pub(crate) fn lead<'py>(py: Python<'py>, core: &'static Core, runner: &'static R
         }
         // SAFETY: this thread leads.
         unsafe { core.flush_round() };
-        read(py, core);
+        read(py, core, &mut watch);
         round = Round::new(core);
     }
+}
+
+/// Rounds from busy channels alone before all channels are looked at again. So long, or a millisecond, a call waits
+/// that comes on another one.
+const BUSY_ROUNDS: u32 = 8;
+
+/// When all channels were looked at.
+#[derive(Default)]
+struct Watch {
+    looked: u64,
+    /// Since then.
+    rounds: u32,
 }
 
 /// When what is being served was read.
@@ -156,7 +169,11 @@ fn credit(py: Python<'_>, core: &Core, key: CallKey, chunks: u16) {
 }
 
 /// Reads once from each channel that has something, waiting without the GIL if none has.
-fn read(py: Python<'_>, core: &'static Core) {
+fn read(py: Python<'_>, core: &'static Core, watch: &mut Watch) {
+    if watch.rounds < BUSY_ROUNDS && core.monitor.looks() == watch.looked && read_busy(core) {
+        watch.rounds += 1;
+        return;
+    }
     let mut polls = Vec::with_capacity(core.channels.len());
     // SAFETY: this thread leads, and the references end with this statement.
     let open = core.channels.iter().filter(|channel| unsafe { channel.input() }.open);
@@ -164,15 +181,33 @@ fn read(py: Python<'_>, core: &'static Core) {
         .inspect(|channel| polls.push(PollFd::from_borrowed_fd(channel.socket(), PollFlags::IN)))
         .collect::<Vec<_>>();
     wait(py, core, &mut polls);
+    *watch = Watch { looked: core.monitor.looks(), rounds: 0 };
     for (channel, _) in open.into_iter().zip(&polls).filter(|(_, poll)| !poll.revents().is_empty()) {
-        // SAFETY: as above.
-        let input = unsafe { channel.input() };
-        match input.fill(channel.socket()) {
-            Ok(true) => {}
-            Ok(false) | Err(_) if std::ptr::eq(channel, &core.channels[0]) => quit(0),
-            Ok(false) | Err(_) => input.open = false,
+        fill(core, channel);
+    }
+}
+
+/// Under load a channel that had something has something again: asking it costs one system call, not two. False if none
+/// had anything.
+fn read_busy(core: &Core) -> bool {
+    let mut any = false;
+    for channel in &core.channels {
+        // SAFETY: this thread leads, and the reference ends with this statement.
+        if unsafe { channel.input() }.busy {
+            any |= fill(core, channel);
         }
     }
+    any
+}
+
+/// False if there was nothing.
+fn fill(core: &Core, channel: &Channel) -> bool {
+    // SAFETY: this thread leads, and there is no other reference.
+    let filled = unsafe { channel.input() }.fill(channel.socket());
+    if filled == Filled::End && std::ptr::eq(channel, &core.channels[0]) {
+        quit(0);
+    }
+    filled == Filled::Something
 }
 
 fn wait(py: Python<'_>, core: &Core, polls: &mut [PollFd<'_>]) {

@@ -24,7 +24,7 @@ pub(crate) struct Arguments<'py> {
 /// Why a body cannot be bound.
 enum Mismatch {
     Json(Refused),
-    /// Boxed, so that results stay small.
+    #[allow(clippy::box_collection, reason = "one pointer, so that results stay small")]
     Arity(Box<String>),
     /// The object has a member that is no parameter.
     Unnamed,
@@ -142,7 +142,13 @@ impl<'py> Arguments<'py> {
     }
 
     #[inline(always)]
-    fn json(&mut self, py: Python<'py>, function: &Shape, body: &[u8], scratch: &mut Scratch<'py>) -> Result<(), Mismatch> {
+    fn json(
+        &mut self,
+        py: Python<'py>,
+        function: &Shape,
+        body: &[u8],
+        scratch: &mut Scratch<'py>,
+    ) -> Result<(), Mismatch> {
         let mut reader = Reader::new(py, body, scratch);
         match reader.peek() {
             Some(b'[') => self.array(function, &mut reader),

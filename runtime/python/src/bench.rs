@@ -112,11 +112,7 @@ pub(crate) fn vectorcall(function: &Bound<'_, PyAny>, left: i64, right: i64, cal
 }
 
 /// `call` returns a new reference, or null with an exception set.
-fn timed(
-    function: &Bound<'_, PyAny>,
-    calls: usize,
-    call: impl Fn() -> *mut py_ffi::PyObject,
-) -> PyResult<(i64, f64)> {
+fn timed(function: &Bound<'_, PyAny>, calls: usize, call: impl Fn() -> *mut py_ffi::PyObject) -> PyResult<(i64, f64)> {
     let mut sum = 0;
     let started = cpu_seconds();
     for _ in 0..calls {

@@ -1,7 +1,7 @@
 //! Functions of CPython that every supported version exports, though the limited API of 3.9 does not name them.
 
 use std::{
-    ffi::c_char,
+    ffi::{c_char, c_void},
     mem::transmute,
     ptr::null_mut,
     sync::atomic::{AtomicPtr, Ordering},
@@ -27,18 +27,30 @@ unsafe extern "C" {
     ) -> *mut PyObject;
 }
 
-type Vectorcall =
-    unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
+type Vectorcall = unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
 
-/// `PyObject_Vectorcall`, where the interpreter exports it (3.11 and newer; before, it is inlined by C compilers), or
-/// null. A detour less than `PyObject_VectorcallDict`, and otherwise the same without names.
-static VECTORCALL: AtomicPtr<std::ffi::c_void> = AtomicPtr::new(null_mut());
+/// `PyObject_Vectorcall` where the interpreter exports it (3.11 and newer; before, C compilers inline it), a detour less
+/// than [`positional`].
+static VECTORCALL: AtomicPtr<c_void> = AtomicPtr::new(positional as *mut c_void);
+
+/// The same for all interpreters.
+unsafe extern "C" fn positional(
+    callable: *mut PyObject,
+    values: *const *mut PyObject,
+    count: usize,
+    _names: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: the contract of `call`.
+    unsafe { PyObject_VectorcallDict(callable, values, count, null_mut()) }
+}
 
 /// Looks for functions that only some interpreters have. Until then, and without them, others do.
 pub(crate) fn init() {
     // SAFETY: a lookup by name in what is loaded, which includes the interpreter that loads this library.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"PyObject_Vectorcall".as_ptr()) };
-    VECTORCALL.store(found, Ordering::Relaxed);
+    if !found.is_null() {
+        VECTORCALL.store(found, Ordering::Relaxed);
+    }
 }
 
 /// Calls with arguments by position, and by name if `names`, a dict, is not null. A new reference, or null with an
@@ -46,20 +58,20 @@ pub(crate) fn init() {
 ///
 /// # Safety
 /// The GIL is held; the callable, the `count` values and the names are live objects.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn call(
     callable: *mut PyObject,
     values: *const *mut PyObject,
     count: usize,
     names: *mut PyObject,
 ) -> *mut PyObject {
-    let found = VECTORCALL.load(Ordering::Relaxed);
-    // SAFETY: the contract above is that of both functions, and this is the signature the symbol has wherever it exists.
+    // SAFETY: the contract above is that of all these functions, and what is stored has this signature.
     unsafe {
-        if found.is_null() || !names.is_null() {
+        if !names.is_null() {
             return PyObject_VectorcallDict(callable, values, count, names);
         }
-        transmute::<*mut std::ffi::c_void, Vectorcall>(found)(callable, values, count, null_mut())
+        let vectorcall = transmute::<*mut c_void, Vectorcall>(VECTORCALL.load(Ordering::Relaxed));
+        vectorcall(callable, values, count, null_mut())
     }
 }
 

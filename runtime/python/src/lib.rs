@@ -60,6 +60,9 @@ mod fnmesh_python {
         Ok(())
     }
 
+    #[cfg(feature = "bench")]
+    #[pymodule_export]
+    use super::bench::{Bench, call_object, call_object_reusing, vectorcall};
     #[pymodule_export]
     use super::{
         context::{invocation_id, remaining, traceparent},
@@ -70,7 +73,4 @@ mod fnmesh_python {
         parse::parse_json,
         task::{Task, flush_tasks, take_tasks},
     };
-    #[cfg(feature = "bench")]
-    #[pymodule_export]
-    use super::bench::{Bench, call_object, call_object_reusing, vectorcall};
 }

@@ -37,7 +37,12 @@ pub(crate) struct Monitor {
 
 impl Monitor {
     pub(crate) const fn new() -> Self {
-        Self { thread: OnceLock::new(), asleep: AtomicBool::new(false), looks: AtomicU64::new(0), sent: AtomicBool::new(false) }
+        Self {
+            thread: OnceLock::new(),
+            asleep: AtomicBool::new(false),
+            looks: AtomicU64::new(0),
+            sent: AtomicBool::new(false),
+        }
     }
 
     /// Starts the thread.

@@ -122,7 +122,7 @@ pub(crate) fn special(bytes: &[u8]) -> usize {
     let mut index = 0;
     while let Some(chunk) = bytes[index..].first_chunk() {
         let word = u64::from_le_bytes(*chunk);
-        let equal = |byte: u8| below(word ^ ONES * u64::from(byte), 1);
+        let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
         let found = (below(word, 0x20) | equal(b'"') | equal(b'\\')) & HIGHS;
         if found != 0 {
             return index + (found.trailing_zeros() / 8) as usize;

@@ -10,7 +10,7 @@ use pyo3::{prelude::*, types::PyDict};
 use crate::{
     arguments::Arguments,
     channel::Channel,
-    core::{Core, die, leave_if_forked},
+    core::{App, Core, die, leave_if_forked},
     failure::Failure,
     frame::{self, BodyFormat, Frame, Header, INVOKE_META_BYTES, Kind},
     function::Function,
@@ -30,8 +30,8 @@ const LARGE_BODY_BYTES: usize = 64 * 1024;
 pub(crate) struct Call {
     pub(crate) key: CallKey,
     pub(crate) function: &'static Function,
-    invocation: [u8; 16],
-    budget_ms: u32,
+    /// The invocation id and the budget in milliseconds, as in the frame.
+    fixed: [u8; INVOKE_META_BYTES],
     received: Instant,
     /// The rest of the meta, JSON or empty.
     extra: Vec<u8>,
@@ -64,12 +64,15 @@ enum Progress {
 impl Call {
     /// The 32 hexadecimal digits of the invocation id.
     pub(crate) fn invocation_id(&self) -> String {
-        format!("{:032x}", u128::from_be_bytes(self.invocation))
+        let [invocation @ .., _, _, _, _] = self.fixed;
+        format!("{:032x}", u128::from_be_bytes(invocation))
     }
 
     /// Until the deadline.
     pub(crate) fn remaining(&self) -> Duration {
-        Duration::from_millis(self.budget_ms.into()).saturating_sub(self.received.elapsed())
+        let [.., b0, b1, b2, b3] = self.fixed;
+        let budget_ms = u32::from_le_bytes([b0, b1, b2, b3]);
+        Duration::from_millis(budget_ms.into()).saturating_sub(self.received.elapsed())
     }
 
     /// A member of the meta's JSON part.
@@ -89,6 +92,7 @@ impl Call {
 pub(crate) fn serve<'py>(
     py: Python<'py>,
     core: &'static Core,
+    app: &'static App,
     runner: &'static Runner,
     workspace: &mut Workspace<'py>,
     from: &Channel,
@@ -99,17 +103,15 @@ pub(crate) fn serve<'py>(
     let Some((fixed, extra)) = frame.meta.split_first_chunk::<INVOKE_META_BYTES>() else {
         die("an invoke frame without invocation id and budget");
     };
-    let [invocation @ .., b0, b1, b2, b3] = *fixed;
-    let budget_ms = u32::from_le_bytes([b0, b1, b2, b3]);
     let (index, format, length) = (frame.header.aux, frame.header.format, frame.len());
-    let Some(function) = core.function(index.into()) else {
+    let Some(function) = app.functions.get(usize::from(index)) else {
         // SAFETY: this thread leads, and the frame is not used any more.
         unsafe { from.input() }.consume(length);
         Failure::unknown_function(index).push(core, key);
         return true;
     };
     let extra = if extra.is_empty() { Vec::new() } else { extra.to_vec() };
-    let call = Call { key, function, invocation, budget_ms, received, extra };
+    let call = Call { key, function, fixed: *fixed, received, extra };
     workspace.key = key;
     workspace.progress = Progress::Reading;
     let unread = (frame.body.len() > LARGE_BODY_BYTES).then(|| frame.body.to_vec());
@@ -132,7 +134,7 @@ pub(crate) fn serve<'py>(
         Some(entered)
     };
     runner.set_entered(entered);
-    let result = runner.scope(&call, || execute(py, core, runner, workspace, &call, format, unread));
+    let result = runner.scope(&call, || execute(py, app, runner, workspace, &call, format, unread));
     runner.set_entered(None);
     let progress = std::mem::take(&mut workspace.progress);
     let leads = match entered {
@@ -300,7 +302,7 @@ fn answer_other<'py>(
 #[inline(always)]
 fn execute<'py>(
     py: Python<'py>,
-    core: &Core,
+    app: &App,
     runner: &Runner,
     workspace: &mut Workspace<'py>,
     call: &Call,
@@ -319,8 +321,11 @@ fn execute<'py>(
         Ok(value) => return Err(raised(py, value.is_none(), cancelled)),
         Err(failure) => return Err(if cancelled { Failure::cancelled() } else { failure }),
     };
-    let answer = Answer::new(value, core.max_reply_bytes(), &mut workspace.buffer);
-    leave_if_forked(py);
+    let answer = Answer::new(value, app.max_reply_bytes, &mut workspace.buffer);
+    if !matches!(answer, Ok(Answer::Int(_))) {
+        // Writing other values may have run user code.
+        leave_if_forked(py);
+    }
     answer
 }
 

@@ -89,7 +89,11 @@ impl Core {
         self.app.get_or_init(|| app);
     }
 
-    #[inline]
+    /// What was loaded, if it was.
+    pub(crate) fn app(&self) -> Option<&App> {
+        self.app.get()
+    }
+
     pub(crate) fn function(&self, index: u32) -> Option<&Function> {
         self.app.get()?.functions.get(index as usize)
     }

@@ -93,6 +93,7 @@ fn serve_all<'py>(
     round: &mut Round,
 ) -> bool {
     let from = &core.channels[channel];
+    let app = core.app().unwrap_or_else(|| die("a call before the app is loaded"));
     loop {
         // SAFETY: this thread leads, and the reference is not used once a call has ended that.
         let input = unsafe { from.input() };
@@ -103,7 +104,7 @@ fn serve_all<'py>(
         };
         if frame.header.kind == Kind::Invoke {
             let key = CallKey { channel, id: frame.header.id };
-            if !call::serve(py, core, runner, workspace, from, key, frame, round.received) {
+            if !call::serve(py, core, app, runner, workspace, from, key, frame, round.received) {
                 return false;
             }
         } else {

@@ -18,13 +18,16 @@ use crate::{
     monitor::LOOK,
     package,
     parse::{Reader, Scratch},
-    reply::{Answer, Content, MAX_INT_BYTES, Reply},
+    reply::{Answer, Content, Reply},
     runners::{CallKey, Runner},
     stream, task,
 };
 
 /// Bodies above this are read like user code is run: others need not wait for it.
 const LARGE_BODY_BYTES: usize = 64 * 1024;
+
+/// Integers below have at most eight digits.
+const SHORT_INTS: i64 = 100_000_000;
 
 /// A call and what its function may know of it.
 pub(crate) struct Call {
@@ -221,33 +224,29 @@ fn answer_failure(core: &Core, runner: &Runner, key: CallKey, failure: &Failure,
     }
 }
 
-/// Adds a `result` frame with an integer. Into a buffer of fixed size first, which is copied without a loop.
+/// Adds a `result` frame with an integer. A short one is written in a register: what is stored byte by byte and copied at
+/// once has to wait for the stores.
 #[inline(always)]
 fn push_int(core: &Core, to: &Channel, key: CallKey, int: i64, leads: bool) {
-    let (mut digits, mut start, mut left) = ([0; 2 * MAX_INT_BYTES], MAX_INT_BYTES, int.unsigned_abs());
+    if !leads || !(0..SHORT_INTS).contains(&int) {
+        return push(core, to, key, itoa::Buffer::new().format(int).as_bytes(), leads);
+    }
+    let (mut digits, mut length, mut left) = (0, 0, int as u32);
     loop {
-        start -= 1;
-        digits[start] = b'0' + (left % 10) as u8;
+        digits = digits << 8 | u64::from(b'0' + (left % 10) as u8);
+        length += 1;
         left /= 10;
         if left == 0 {
             break;
         }
     }
-    if int < 0 {
-        start -= 1;
-        digits[start] = b'-';
-    }
-    if !leads {
-        return push(core, to, key, &digits[start..MAX_INT_BYTES], leads);
-    }
     let header = Header::new(Kind::Result, key.id).format(BodyFormat::Json);
     // SAFETY: this thread leads.
     let answers = unsafe { to.answers() };
-    frame::encode_head(header, &[], MAX_INT_BYTES - start, answers);
-    if let Some(padded) = digits[start..].first_chunk::<MAX_INT_BYTES>() {
-        answers.extend_from_slice(padded);
-        answers.truncate(answers.len() - start);
-    }
+    frame::encode_head(header, &[], length, answers);
+    let digits = digits.to_le_bytes();
+    answers.extend_from_slice(&digits);
+    answers.truncate(answers.len() - (digits.len() - length));
 }
 
 /// Adds a `result` frame with JSON.

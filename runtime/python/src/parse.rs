@@ -109,19 +109,14 @@ impl<'a, 'py> Reader<'a, 'py> {
         self.text.get(self.index).copied()
     }
 
-    /// The next value of an array if it is an integer of a few digits with a comma or the end right behind it, which is
-    /// consumed too; and whether there are more. Most arguments that are numbers are such.
+    /// The next value of an array if it is an integer of a few digits with a comma or the end right behind it, as most
+    /// numbers among arguments are; and whether there are more. It is consumed with what is behind it.
     #[inline(always)]
     pub(crate) fn compact_int(&mut self) -> Option<(Bound<'py, PyAny>, bool)> {
-        let (value, end, index) = number::compact(self.text, self.index)?;
-        let more = match end {
-            b',' => true,
-            b']' => false,
-            _ => return None,
-        };
+        let (value, end @ (b',' | b']'), next) = number::compact(self.text, self.index)? else { return None };
         let int = number::int(self.py, value)?;
-        self.index = index;
-        Some((int, more))
+        self.index = next;
+        Some((int, end == b','))
     }
 
     /// Nothing more may follow.

@@ -35,7 +35,7 @@ pub(crate) enum Content<'py> {
 }
 
 /// Most digits of an `i64`, and its sign.
-pub(crate) const MAX_INT_BYTES: usize = 20;
+const MAX_INT_BYTES: usize = 20;
 
 /// What was made of what a function returned.
 pub(crate) enum Answer<'py> {

@@ -44,17 +44,6 @@ pub(crate) struct Input {
     end: usize,
     /// False after end of file.
     pub(crate) open: bool,
-    /// The last look found something, so that the next one is likely to.
-    pub(crate) busy: bool,
-}
-
-/// What [`Input::fill`] found.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Filled {
-    Something,
-    Nothing,
-    /// End of file, or as good as that.
-    End,
 }
 
 #[derive(Default)]
@@ -78,7 +67,7 @@ pub(crate) enum Flushed {
 
 impl Channel {
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        let input = Input { bytes: vec![0; INPUT_BYTES], start: 0, end: 0, open: true, busy: false };
+        let input = Input { bytes: vec![0; INPUT_BYTES], start: 0, end: 0, open: true };
         let answers = UnsafeCell::default();
         Self { socket, input: UnsafeCell::new(input), answers, output: Mutex::default(), sent: Condvar::new() }
     }
@@ -226,22 +215,21 @@ fn clear(buffer: &mut Vec<u8>) {
 }
 
 impl Input {
-    /// Reads once, without waiting.
-    pub(crate) fn fill(&mut self, socket: BorrowedFd<'_>) -> Filled {
+    /// Reads once, without waiting. `Ok(false)` at end of file.
+    pub(crate) fn fill(&mut self, socket: BorrowedFd<'_>) -> rustix::io::Result<bool> {
         self.make_room();
-        let filled = match rustix::net::recv(socket, &mut self.bytes[self.end..], RecvFlags::DONTWAIT) {
-            Ok((_, read)) if read > 0 => {
-                self.end += read;
-                Filled::Something
-            }
-            Err(Errno::INTR | Errno::AGAIN) => Filled::Nothing,
-            Ok(_) | Err(_) => {
+        match rustix::net::recv(socket, &mut self.bytes[self.end..], RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => {
                 self.open = false;
-                Filled::End
+                Ok(false)
             }
-        };
-        self.busy = filled == Filled::Something;
-        filled
+            Ok((_, read)) => {
+                self.end += read;
+                Ok(true)
+            }
+            Err(Errno::INTR | Errno::AGAIN) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes `bytes` as if they had been read.

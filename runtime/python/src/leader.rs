@@ -13,7 +13,6 @@ use rustix::{
 
 use crate::{
     call::{self, Workspace},
-    channel::{Channel, Filled},
     core::{Core, Tracked, die, quit},
     frame::{Header, Kind},
     package,
@@ -24,7 +23,7 @@ use crate::{
 /// Leads until leadership is passed on or taken, and the call that was the reason is answered.
 pub(crate) fn lead<'py>(py: Python<'py>, core: &'static Core, runner: &'static Runner, workspace: &mut Workspace<'py>) {
     core.baton.work(py);
-    let (mut round, mut watch) = (Round::new(core), Watch::default());
+    let mut round = Round::new(core);
     loop {
         for channel in 0..core.channels.len() {
             if !serve(py, core, runner, workspace, channel, &mut round) {
@@ -33,21 +32,9 @@ pub(crate) fn lead<'py>(py: Python<'py>, core: &'static Core, runner: &'static R
         }
         // SAFETY: this thread leads.
         unsafe { core.flush_round() };
-        read(py, core, &mut watch);
+        read(py, core);
         round = Round::new(core);
     }
-}
-
-/// Rounds from busy channels alone before all channels are looked at again. So long, or a millisecond, a call waits
-/// that comes on another one.
-const BUSY_ROUNDS: u32 = 8;
-
-/// When all channels were looked at.
-#[derive(Default)]
-struct Watch {
-    looked: u64,
-    /// Since then.
-    rounds: u32,
 }
 
 /// When what is being served was read.
@@ -170,11 +157,7 @@ fn credit(py: Python<'_>, core: &Core, key: CallKey, chunks: u16) {
 }
 
 /// Reads once from each channel that has something, waiting without the GIL if none has.
-fn read(py: Python<'_>, core: &'static Core, watch: &mut Watch) {
-    if watch.rounds < BUSY_ROUNDS && core.monitor.looks() == watch.looked && read_busy(core) {
-        watch.rounds += 1;
-        return;
-    }
+fn read(py: Python<'_>, core: &'static Core) {
     let mut polls = Vec::with_capacity(core.channels.len());
     // SAFETY: this thread leads, and the references end with this statement.
     let open = core.channels.iter().filter(|channel| unsafe { channel.input() }.open);
@@ -182,33 +165,15 @@ fn read(py: Python<'_>, core: &'static Core, watch: &mut Watch) {
         .inspect(|channel| polls.push(PollFd::from_borrowed_fd(channel.socket(), PollFlags::IN)))
         .collect::<Vec<_>>();
     wait(py, core, &mut polls);
-    *watch = Watch { looked: core.monitor.looks(), rounds: 0 };
     for (channel, _) in open.into_iter().zip(&polls).filter(|(_, poll)| !poll.revents().is_empty()) {
-        fill(core, channel);
-    }
-}
-
-/// Under load a channel that had something has something again: asking it costs one system call, not two. False if none
-/// had anything.
-fn read_busy(core: &Core) -> bool {
-    let mut any = false;
-    for channel in &core.channels {
-        // SAFETY: this thread leads, and the reference ends with this statement.
-        if unsafe { channel.input() }.busy {
-            any |= fill(core, channel);
+        // SAFETY: as above.
+        let input = unsafe { channel.input() };
+        match input.fill(channel.socket()) {
+            Ok(true) => {}
+            Ok(false) | Err(_) if std::ptr::eq(channel, &core.channels[0]) => quit(0),
+            Ok(false) | Err(_) => input.open = false,
         }
     }
-    any
-}
-
-/// False if there was nothing.
-fn fill(core: &Core, channel: &Channel) -> bool {
-    // SAFETY: this thread leads, and there is no other reference.
-    let filled = unsafe { channel.input() }.fill(channel.socket());
-    if filled == Filled::End && std::ptr::eq(channel, &core.channels[0]) {
-        quit(0);
-    }
-    filled == Filled::Something
 }
 
 fn wait(py: Python<'_>, core: &Core, polls: &mut [PollFd<'_>]) {

@@ -6,7 +6,6 @@ use pyo3::{prelude::*, types::PyDict};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::{
-    channel::Filled,
     core::{App, Core, die, quit},
     encode::Writer,
     failure::Failure,
@@ -88,7 +87,7 @@ fn receive(py: Python<'_>, core: &'static Core) -> Vec<u8> {
         let mut polls = [PollFd::from_borrowed_fd(channel.socket(), PollFlags::IN)];
         // When interrupted, there is nothing to read yet, which is found out below.
         let _ = py.detach(|| poll(&mut polls, None));
-        if input.fill(channel.socket()) == Filled::End {
+        if !matches!(input.fill(channel.socket()), Ok(true)) {
             quit(0);
         }
     }

@@ -17,7 +17,7 @@ ifdef CI
 export CARGO_INCREMENTAL := 0
 endif
 
-.PHONY: help run dev release setup check test test-rust test-python test-node test-scripts bench fuzz clean
+.PHONY: help run dev release setup check test test-rust test-python test-node test-scripts bench dispatch fuzz clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -59,6 +59,10 @@ test-node: setup
 
 test-scripts: setup
 	scripts/check
+
+dispatch: ## compare a call inside the Python worker with a loop over CPython's C API (options in BENCH)
+	cargo build --release -p fnmesh-python --features bench --target-dir $(TARGET)/dispatch
+	CARGO_TARGET_DIR=$(TARGET) loadtest/dispatch $(BENCH)
 
 bench: ## compare with other servers, write loadtest/RESULTS.md (options in BENCH, such as --quick)
 	@scripts/setup bench

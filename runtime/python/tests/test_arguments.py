@@ -186,6 +186,30 @@ class Json(WorkerTestCase):
             self.assertIn(answer.aux, (0, INVALID_INPUT), text)
         self.assertEqual(self.worker.value("none"), "none")
 
+    def test_integers_of_any_length(self):
+        for digits in (1, 2, 8, 9, 10, 17, 18, 19, 20, 30):
+            for number in (10 ** (digits - 1), 10**digits - 1, -(10**digits) + 1):
+                for text in (b"[%d]", b"[%d,1]", b"[ %d , 1 ]", b'{"value":%d}', b"%d", b"[[%d]]", b"[[%d , 0]]"):
+                    text = text % number
+                    expected = json.loads(text)
+                    values = expected if isinstance(expected, list) else [expected]
+                    if isinstance(expected, dict):
+                        values = [expected["value"]]
+                    self.assertEqual(self.worker.value("many", text), values, text)
+        for text in (b"[00]", b"[01]", b"[-01]", b"[0 0]", b"[1,]", b"[1 2]", b"[1", b"[1,", b"[1-]", b"[1}", b"[1;2]"):
+            code, failure = self.worker.error("many", text)
+            self.assertEqual(code, INVALID_INPUT, text)
+            self.assertIn("not valid JSON", failure["message"])
+
+    def test_strings_of_any_length(self):
+        for length in [*range(20), 63, 64, 65, 1000]:
+            for end in ("", '"', "\\", "\n", "\x7f", "é", "日", "😀", "\x00"):
+                text = "a" * length + end
+                self.assertEqual(self.worker.value("one", [text]), text)
+                self.assertEqual(self.worker.value("one", json.dumps([text], ensure_ascii=False).encode()), text)
+                self.assertEqual(self.worker.value("one", [{text: text}]), {text: text})
+        self.assertEqual(self.worker.value("one", b'["\\u00e9\\/\\ud83d\\ude00x"]'), "é/😀x")
+
     def test_says_where(self):
         _, failure = self.worker.error("anything", b'[1,\n  2,\n  x]')
         self.assertEqual(failure["message"], "the arguments are not valid JSON: expected a value at line 3 column 3")

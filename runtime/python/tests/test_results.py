@@ -290,5 +290,15 @@ def nan(): return numpy.ndarray([1.0, float("nan")])
         self.assertEqual(self.worker.error("nan")[1]["message"], "$[1]: cannot send NaN, which JSON does not have")
 
 
+class Integers(WorkerTestCase):
+    APP = {"app.py": "def power(base, n, add): return base**n + add"}
+
+    def test_integers_of_any_length(self):
+        for n in (0, 1, 7, 8, 9, 18, 19, 25):
+            for add in (-1, 0, 1):
+                for base in (10, -10):
+                    self.assertEqual(self.worker.value("power", [base, n, add]), base**n + add)
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -24,7 +24,7 @@ const LIMIT: &str = "timeout = \"1s\"\n";
 fn endless_work_in_c_code_ends_at_the_deadline() {
     let attack = Attack::prepare(&[("a.py", PYTHON), ("fnmesh.toml", LIMIT)]);
     attack.expect("match", "[]", 504, "");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn huge_json_ends_at_a_limit() {
     let attack = Attack::prepare(&[("a.py", PYTHON), ("fnmesh.toml", "timeout = \"5s\"\nmemory = \"256MiB\"\n")]);
     let (status, body) = attack.call("parse", "[]");
     assert!([502, 504].contains(&status), "{status} {body}");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn blocked_event_loop_ends_at_the_deadline() {
     let attack = Attack::prepare(&[("a.js", NODE), ("fnmesh.toml", LIMIT)]);
     attack.expect("spin", "[]", 504, "");
     attack.expect("match", "[]", 504, "");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }
 
 #[test]
@@ -59,5 +59,5 @@ fn unhandled_rejection_and_late_exit_cost_one_worker_at_most() {
         || attack.node.workers().len() == before.len() && attack.node.workers() != before,
         || "the worker was not replaced".to_owned(),
     );
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }

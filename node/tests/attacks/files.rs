@@ -57,7 +57,7 @@ const LIMIT: &str = "tmp = \"8MiB\"\n";
 fn open_files_run_out_for_the_worker_alone() {
     let attack = Attack::prepare(&[("a.py", FILES)]);
     attack.expect("exhaust", "[]", 200, "Too many open files");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn temporary_files_are_bounded_and_removed() {
         let attack = Attack::prepare(&[(module, source), ("fnmesh.toml", LIMIT)]);
         // At most 1 GiB, should nobody stop it.
         attack.expect("fill", "[1024]", 502, "more temporary files than its app's limit of 8 MiB");
-        attack.is_over("ok", "[]");
+        attack.finish("ok", "[]");
     }
 }
 
@@ -74,19 +74,19 @@ fn temporary_files_are_bounded_and_removed() {
 fn files_without_a_name_count_too() {
     let attack = Attack::prepare(&[("a.py", FILES), ("fnmesh.toml", LIMIT)]);
     attack.expect("fill_unseen", "[64]", 502, "more temporary files than its app's limit of 8 MiB");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }
 
 #[test]
 fn many_empty_files_count_too() {
     let attack = Attack::prepare(&[("a.py", FILES), ("fnmesh.toml", LIMIT)]);
     attack.expect("litter", "[1000000]", 502, "more temporary files than its app's limit of 8 MiB");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }
 
 #[test]
 fn single_file_is_bounded() {
     let attack = Attack::prepare(&[("a.py", FILES)]);
     attack.expect("stretch", "[]", 200, "File too large");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }

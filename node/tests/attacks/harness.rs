@@ -77,7 +77,7 @@ impl Attack {
 
     /// Checks that nobody was hurt: `function` of the attacker answers again, the canary sang all the time, and
     /// nothing is left of the attack.
-    pub(crate) fn is_over(mut self, function: &str, arguments: &str) {
+    pub(crate) fn finish(mut self, function: &str, arguments: &str) {
         wait_until(
             || self.call(function, arguments).0 == 200,
             || format!("{function} answers {:?}", self.call(function, arguments)),

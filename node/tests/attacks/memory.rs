@@ -23,7 +23,7 @@ exports.ok = () => null;
 fn memory_bomb_in_python_ends_its_worker() {
     let attack = Attack::prepare(&[("a.py", PYTHON), ("fnmesh.toml", "memory = \"64MiB\"\n")]);
     attack.expect("bomb", "[]", 502, "memory than its app's limit of 64 MiB");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn memory_bomb_in_node_ends_its_worker() {
     let attack = Attack::prepare(&[("a.js", NODE), ("fnmesh.toml", "memory = \"128MiB\"\n")]);
     attack.expect("bomb", "[]", 502, "memory than its app's limit of 128 MiB");
     attack.expect("objects", "[]", 502, "its worker");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn memory_of_processes_that_a_worker_starts_counts() {
     // The kernel ends the child, or the child with its worker.
     let (status, body) = attack.call("child", "[]");
     assert!((status, body.as_str()) == (200, "-9") || status == 502, "{status} {body}");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }
 
 #[test]

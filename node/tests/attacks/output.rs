@@ -69,7 +69,7 @@ fn flood(pipe: &str) {
         // Node.js keeps what it could not send, up to the limit of its memory.
         let (status, body) = attack.call("drown", pipe);
         assert!([200, 502, 504].contains(&status), "{module}: {status} {body}");
-        attack.is_over("ok", "[]");
+        attack.finish("ok", "[]");
     }
 }
 
@@ -78,7 +78,7 @@ fn huge_answer_is_refused() {
     for (module, source) in [("a.py", PYTHON), ("a.js", NODE)] {
         let attack = Attack::prepare(&[(module, source)]);
         attack.expect("huge", "[]", 500, "ResultTooLarge");
-        attack.is_over("ok", "[]");
+        attack.finish("ok", "[]");
     }
 }
 
@@ -87,6 +87,6 @@ fn deep_answer_is_refused() {
     for (module, source) in [("a.py", PYTHON), ("a.js", NODE)] {
         let attack = Attack::prepare(&[(module, source)]);
         attack.expect("deep", "[]", 500, "ResultError");
-        attack.is_over("ok", "[]");
+        attack.finish("ok", "[]");
     }
 }

@@ -46,7 +46,7 @@ def ok(): pass
 fn canary_of(attack: &Attack) -> u64 {
     let apps = attack.node.apps();
     let canary = apps.as_array().unwrap().iter().find(|app| app["name"] == "canary").unwrap();
-    canary["pools"][0]["pids"][0].as_u64().unwrap()
+    canary["pools"][0]["instances"][0]["pid"].as_u64().unwrap()
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn other_processes_are_closed_books() {
     }
     let refused = rustix::io::Errno::PERM.raw_os_error().to_string();
     attack.expect("limit", &format!("[{}]", attack.pid()), 200, &refused);
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }
 
 #[test]
@@ -74,5 +74,5 @@ fn files_of_the_node_are_closed_books() {
     for path in [cache, attack.apps.path("canary/canary.py"), "/etc/shadow".into()] {
         attack.expect("read", &format!("[{path:?}]"), 200, "Permission denied");
     }
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }

@@ -40,7 +40,7 @@ fn fork_bomb_that_leaves_its_session_ends_with_its_worker() {
     let attack = Attack::prepare(&[("a.py", BOMB), ("fnmesh.toml", LIMIT)]);
     assert!(attack.has("cgroup"), "needs cgroups with memory and pids");
     attack.expect("bomb", "[]", 502, "more processes and threads than its app's limit of 64");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn processes_that_node_starts_end_with_its_worker() {
     let attack = Attack::prepare(&[("a.js", NODE), ("fnmesh.toml", LIMIT)]);
     assert!(attack.has("cgroup"), "needs cgroups with memory and pids");
     attack.expect("bomb", "[]", 502, "more processes and threads than its app's limit of 64");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }
 
 #[test]
@@ -56,5 +56,5 @@ fn daemon_ends_with_the_worker_that_started_it() {
     let attack = Attack::prepare(&[("a.py", &format!("{BOMB}\ndef die(): os._exit(3)\n"))]);
     attack.expect("daemon", "[]", 200, "left");
     attack.expect("die", "[]", 502, "status 3");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }

@@ -37,14 +37,14 @@ const LIMIT: &str = "timeout = \"1s\"\n";
 fn stopped_worker_is_replaced() {
     let attack = Attack::prepare(&[("a.py", SIGNALS), ("fnmesh.toml", LIMIT)]);
     attack.expect("stop", "[]", 504, "");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }
 
 #[test]
 fn worker_that_ignores_signals_is_replaced() {
     let attack = Attack::prepare(&[("a.py", SIGNALS), ("fnmesh.toml", LIMIT)]);
     attack.expect("deaf", "[]", 504, "");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }
 
 #[test]
@@ -57,14 +57,14 @@ fn signals_to_others_are_refused() {
     }
     let own = attack.node.apps();
     let canary =
-        own.as_array().unwrap().iter().find(|app| app["name"] == "canary").unwrap()["pools"][0]["pids"][0].clone();
+        own.as_array().unwrap().iter().find(|app| app["name"] == "canary").unwrap()["pools"][0]["instances"][0]["pid"].clone();
     attack.expect("send", &format!("[{canary}, 9]"), 200, "Operation not permitted");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }
 
 #[test]
 fn signal_to_the_group_ends_the_worker_alone() {
     let attack = Attack::prepare(&[("a.py", SIGNALS)]);
     attack.expect("group", "[]", 502, "SIGTERM");
-    attack.is_over("ok", "[]");
+    attack.finish("ok", "[]");
 }

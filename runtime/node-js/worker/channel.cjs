@@ -158,16 +158,16 @@ class Channel {
   /** Writes all frames gathered so far. */
   flush() {
     if (this.length === 0) return;
-    const bytes = this.out.subarray(0, this.length);
+    const length = this.length;
     this.length = 0;
-    this.write(bytes);
+    this.write(this.out, length);
   }
 
   /** Writes what the socket takes at once, so that `bytes` is free afterwards, and queues a copy of the rest. */
-  write(bytes) {
+  write(bytes, length = bytes.length) {
     let written = 0;
-    if (this.socket.writableLength === 0 && !this.socket.destroyed) written = writeNow(this.fd, bytes);
-    if (written < bytes.length) this.socket.write(Uint8Array.prototype.slice.call(bytes, written));
+    if (this.socket.writableLength === 0 && !this.socket.destroyed) written = writeNow(this.fd, bytes, length);
+    if (written < length) this.socket.write(Uint8Array.prototype.slice.call(bytes, written, length));
   }
 
   /** Sees to it that frames written outside of `feed` leave soon, and together. */
@@ -220,9 +220,9 @@ function unreadable(what) {
 }
 
 /** The bytes a non-blocking socket took; errors are left for the socket's own write to report. */
-function writeNow(fd, bytes) {
+function writeNow(fd, bytes, length) {
   try {
-    return fs.writeSync(fd, bytes, 0, bytes.length);
+    return fs.writeSync(fd, bytes, 0, length);
   } catch {
     return 0;
   }

@@ -1,6 +1,7 @@
 'use strict';
 // A function of the app as the node sees it: how its arguments are laid out and how it is called.
 
+const { flatArguments } = require('./flat.cjs');
 const { Format } = require('./frame.cjs');
 const { InputError, decodeText, parseJson } = require('./json.cjs');
 
@@ -43,6 +44,10 @@ class Target {
     this.open = this.lenient || parameters.some(({ kind }) => kind === 'var_positional');
     this.required = this.lenient ? [] : positional.map((parameter) => typeof parameter.default !== 'string');
     this.takesWhole = parameters !== null && this.names.length === 1 && this.names[0].startsWith('{');
+    // Old code may have two parameters of one name, and `é` is more than one byte.
+    const plain = new Set(this.names).size === this.names.length && this.names.every((name) => /^[\w$]+$/.test(name));
+    /** Whether `flatArguments` is worth a try. */
+    this.flat = plain && this.names.length > 0;
   }
 
   apply(args) {
@@ -63,7 +68,7 @@ class Target {
   arguments(format, bytes, start, end) {
     switch (format) {
       case Format.JSON:
-        return start === end ? this.check([]) : this.fromJson(parseJson(bytes, start, end));
+        return start === end ? this.check([]) : this.fromText(bytes, start, end);
       case Format.BYTES:
         return this.check([Buffer.from(bytes.subarray(start, end))]);
       case Format.TEXT:
@@ -71,6 +76,11 @@ class Target {
       default:
         return this.check([]);
     }
+  }
+
+  fromText(bytes, start, end) {
+    const args = this.flat ? flatArguments(this.names, bytes, start, end) : null;
+    return args ?? this.fromJson(parseJson(bytes, start, end));
   }
 
   fromJson(value) {

@@ -26,6 +26,7 @@ const SOURCES: &[(&str, &str)] = sources! {
     "worker/call.cjs"
     "worker/channel.cjs"
     "worker/failure.cjs"
+    "worker/flat.cjs"
     "worker/frame.cjs"
     "worker/hooks.cjs"
     "worker/http.cjs"

@@ -56,8 +56,9 @@ fn signals_to_others_are_refused() {
         attack.expect("send", &format!("[{pid}, 9]"), 200, "Operation not permitted");
     }
     let own = attack.node.apps();
-    let canary =
-        own.as_array().unwrap().iter().find(|app| app["name"] == "canary").unwrap()["pools"][0]["instances"][0]["pid"].clone();
+    let canary = own.as_array().unwrap().iter().find(|app| app["name"] == "canary").unwrap()["pools"][0]["instances"]
+        [0]["pid"]
+        .clone();
     attack.expect("send", &format!("[{canary}, 9]"), 200, "Operation not permitted");
     attack.finish("ok", "[]");
 }

@@ -124,8 +124,7 @@ impl Cgroups {
         let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
         // Until it is released nobody takes a new group for an old one.
         let turn = File::open(&base.memory)?;
-        flock(&turn, FlockOperation::LockExclusive)?;
-        remove_left(&base);
+        flock(&turn, FlockOperation::LockShared)?;
         let directories = base.join(&name);
         make(&directories)?;
         let alive = File::open(&directories.memory)?;
@@ -134,6 +133,9 @@ impl Cgroups {
         // Tried out here: whoever may make directories may not always set bounds.
         groups.prepare()?;
         groups.create(&Bounds { memory_bytes: 1 << 30, processes: 64, temporary_bytes: 0 })?;
+        drop(turn);
+        // It may take a while, and nothing waits for it: what is not removed now, the next node removes.
+        let _ = thread::Builder::new().name("fnmesh-cgroups".to_owned()).spawn(move || remove_left(&base));
         Ok(groups)
     }
 
@@ -282,6 +284,21 @@ fn remove(directories: &Directories) {
 
 /// Removes groups of nodes that are no more.
 fn remove_left(base: &Directories) {
+    let left = match left(base) {
+        Ok(left) => left,
+        // Somebody else is at it.
+        Err(_) => return,
+    };
+    for (group, _held) in left {
+        remove(&group);
+    }
+}
+
+/// Groups whose lock nobody holds, with their lock: nobody else takes them for left then.
+fn left(base: &Directories) -> io::Result<Vec<(Directories, Option<File>)>> {
+    let turn = File::open(&base.memory)?;
+    flock(&turn, FlockOperation::NonBlockingLockExclusive)?;
+    let mut left = Vec::new();
     for entry in base.each().filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
@@ -289,13 +306,18 @@ fn remove_left(base: &Directories) {
             // Refused while a process is in it.
             let _ = fs::remove_dir(entry.path());
         }
-        if name.starts_with(PREFIX) && is_left(&base.join(name).memory) {
-            remove(&base.join(name));
+        if !name.starts_with(PREFIX) {
+            continue;
+        }
+        let group = base.join(name);
+        match File::open(&group.memory) {
+            Ok(lock) if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() => {
+                left.push((group, Some(lock)))
+            }
+            Ok(_) => {}
+            // One half of it is gone already.
+            Err(_) => left.push((group, None)),
         }
     }
-}
-
-/// Whether nobody holds the lock of a node's group.
-fn is_left(group: &Path) -> bool {
-    File::open(group).map_or(true, |opened| flock(&opened, FlockOperation::NonBlockingLockExclusive).is_ok())
+    Ok(left)
 }

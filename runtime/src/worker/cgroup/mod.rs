@@ -93,7 +93,7 @@ pub(crate) struct Cgroups {
     /// Where this process moved to so that groups with bounds may be beside it.
     _leaf: Option<v2::Leaf>,
     /// Locked for as long as the node lives: by that others see that it does.
-    _alive: File,
+    _alive: Vec<File>,
 }
 
 impl Cgroups {
@@ -123,19 +123,18 @@ impl Cgroups {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
         // Until it is released nobody takes a new group for an old one.
-        let turn = File::open(&base.memory)?;
-        flock(&turn, FlockOperation::LockShared)?;
+        let turn = lock(&base, FlockOperation::LockShared)?;
         let directories = base.join(&name);
         make(&directories)?;
-        let alive = File::open(&directories.memory)?;
-        flock(&alive, FlockOperation::LockExclusive)?;
+        let alive = lock(&directories, FlockOperation::LockExclusive)?;
+        drop(turn);
         let groups = Self { version, directories, next: AtomicU64::new(0), _leaf: leaf, _alive: alive };
         // Tried out here: whoever may make directories may not always set bounds.
         groups.prepare()?;
         groups.create(&Bounds { memory_bytes: 1 << 30, processes: 64, temporary_bytes: 0 })?;
-        drop(turn);
         // It may take a while, and nothing waits for it: what is not removed now, the next node removes.
-        let _ = thread::Builder::new().name("fnmesh-cgroups".to_owned()).spawn(move || remove_left(&base));
+        let clean_up = move || base.each().for_each(remove_left);
+        let _ = thread::Builder::new().name("fnmesh-cgroups".to_owned()).spawn(clean_up);
         Ok(groups)
     }
 
@@ -282,42 +281,77 @@ fn remove(directories: &Directories) {
     }
 }
 
-/// Removes groups of nodes that are no more.
-fn remove_left(base: &Directories) {
-    let left = match left(base) {
-        Ok(left) => left,
-        // Somebody else is at it.
-        Err(_) => return,
+/// Locks a group, in each hierarchy: nodes that share one of them may be apart in the other.
+fn lock(directories: &Directories, operation: FlockOperation) -> io::Result<Vec<File>> {
+    let lock = |directory| {
+        let opened = File::open(directory)?;
+        flock(&opened, operation)?;
+        Ok(opened)
     };
-    for (group, _held) in left {
-        remove(&group);
+    directories.each().map(lock).collect()
+}
+
+/// Removes groups of nodes that are no more from one hierarchy, unless somebody else is at it.
+fn remove_left(base: &Path) {
+    for (group, _lock) in left(base).unwrap_or_default() {
+        remove(&Directories { memory: group.clone(), pids: group });
     }
 }
 
-/// Groups whose lock nobody holds, with their lock: nobody else takes them for left then.
-fn left(base: &Directories) -> io::Result<Vec<(Directories, Option<File>)>> {
-    let turn = File::open(&base.memory)?;
+/// Groups whose lock nobody holds. Their locks are held from now on: nobody else removes them.
+fn left(base: &Path) -> io::Result<Vec<(PathBuf, File)>> {
+    let turn = File::open(base)?;
     flock(&turn, FlockOperation::NonBlockingLockExclusive)?;
     let mut left = Vec::new();
-    for entry in base.each().filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten() {
-        let name = entry.file_name();
+    for entry in fs::read_dir(base)?.flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
         let Some(name) = name.to_str() else { continue };
         if name.starts_with(v2::LEAF) {
             // Refused while a process is in it.
-            let _ = fs::remove_dir(entry.path());
+            let _ = fs::remove_dir(&path);
         }
-        if !name.starts_with(PREFIX) {
-            continue;
-        }
-        let group = base.join(name);
-        match File::open(&group.memory) {
-            Ok(lock) if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() => {
-                left.push((group, Some(lock)))
-            }
-            Ok(_) => {}
-            // One half of it is gone already.
-            Err(_) => left.push((group, None)),
+        if name.starts_with(PREFIX) {
+            left.extend(unlocked(&path).map(|lock| (path, lock)));
         }
     }
     Ok(left)
+}
+
+/// The lock of a node's group, if nobody holds it. A group that cannot be asked is somebody's.
+fn unlocked(group: &Path) -> Option<File> {
+    let opened = File::open(group).ok()?;
+    flock(&opened, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(opened)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_of_living_nodes_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let base = |name: &str| root.path().join(name);
+        // Two nodes in different groups of memory and the same of pids: neither finds the other's in its own memory.
+        let [first, second] = ["first", "second"].map(|name| Directories { memory: base(name), pids: base("pids") });
+        for directories in [&first, &second] {
+            fs::create_dir_all(&directories.memory).unwrap();
+            fs::create_dir_all(&directories.pids).unwrap();
+        }
+        let alive = first.join("fnmesh-1-0");
+        make(&alive).unwrap();
+        let held = lock(&alive, FlockOperation::LockExclusive).unwrap();
+        second.each().for_each(remove_left);
+        assert!(alive.each().all(Path::exists));
+        assert!(unlocked(&alive.memory).is_none() && unlocked(&alive.pids).is_none());
+        drop(held);
+        assert!(unlocked(&alive.memory).is_some() && unlocked(&alive.pids).is_some());
+    }
+
+    #[test]
+    fn events_are_counted_by_name() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("memory.events");
+        fs::write(&file, "low 0\noom 3\noom_kill 2\n").unwrap();
+        assert_eq!([count(&file, "oom_kill"), count(&file, "oom"), count(&file, "max")], [2, 3, 0]);
+    }
 }

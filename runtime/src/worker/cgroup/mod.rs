@@ -355,36 +355,3 @@ mod tests {
         assert_eq!([count(&file, "oom_kill"), count(&file, "oom"), count(&file, "max")], [2, 3, 0]);
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_of_living_nodes_stay() {
-        let root = tempfile::tempdir().unwrap();
-        let base = |name: &str| root.path().join(name);
-        // Two nodes in different groups of memory and the same of pids: neither finds the other's in its own memory.
-        let [first, second] = ["first", "second"].map(|name| Directories { memory: base(name), pids: base("pids") });
-        for directories in [&first, &second] {
-            fs::create_dir_all(&directories.memory).unwrap();
-            fs::create_dir_all(&directories.pids).unwrap();
-        }
-        let alive = first.join("fnmesh-1-0");
-        make(&alive).unwrap();
-        let held = lock(&alive).unwrap();
-        second.each().for_each(remove_left);
-        assert!(alive.each().all(Path::exists));
-        assert!(!is_left(&alive.memory) && !is_left(&alive.pids));
-        drop(held);
-        assert!(is_left(&alive.memory) && is_left(&alive.pids));
-    }
-
-    #[test]
-    fn events_are_counted_by_name() {
-        let root = tempfile::tempdir().unwrap();
-        let file = root.path().join("memory.events");
-        fs::write(&file, "low 0\noom 3\noom_kill 2\n").unwrap();
-        assert_eq!([count(&file, "oom_kill"), count(&file, "oom"), count(&file, "max")], [2, 3, 0]);
-    }
-}

@@ -259,8 +259,10 @@ impl LocalPool {
         )
     }
 
-    fn has_room(&self) -> bool {
-        self.channels.borrow().iter().any(|channel| !channel.is_closed() && channel.instance().has_room())
+    /// Calls that could begin now.
+    fn room(&self) -> usize {
+        let channels = self.channels.borrow();
+        channels.iter().filter(|channel| !channel.is_closed()).map(|channel| channel.instance().room()).sum()
     }
 
     /// Waits for the function's gate, if it has one, and then in line for an instance with room.
@@ -279,18 +281,18 @@ impl LocalPool {
         Ok((channel, permit))
     }
 
-    /// What there is for the call whose turn it is, and whether there is room for another.
+    /// What there is for the call whose turn it is, and how much room is left.
     fn look(&self, function: u16) -> Look<Result<Rc<Channel>, Refusal>> {
         if self.closed.get() {
-            return Look::Found { what: Err(Refusal::Gone), more: false };
+            return Look::Found { what: Err(Refusal::Gone), room: 0 };
         }
         if let Some(channel) = self.pick(function) {
-            return Look::Found { what: Ok(channel), more: self.has_room() };
+            return Look::Found { what: Ok(channel), room: self.room() };
         }
         if self.channels.borrow().iter().all(|channel| channel.is_closed())
             && let Some(error) = self.pool.refused(Instant::now())
         {
-            return Look::Found { what: Err(error.into()), more: false };
+            return Look::Found { what: Err(error.into()), room: 0 };
         }
         Look::Nothing { elsewhere: self.pool.has_room() }
     }

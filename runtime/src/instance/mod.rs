@@ -118,7 +118,12 @@ impl Instance {
 
     /// Whether there is room for one more call.
     pub(crate) fn has_room(&self) -> bool {
-        self.in_flight() < self.limit.load(Relaxed)
+        self.room() > 0
+    }
+
+    /// Calls there is room for.
+    pub(crate) fn room(&self) -> usize {
+        self.limit.load(Relaxed).saturating_sub(self.in_flight())
     }
 
     /// Counts one more call, of this function, if it has room for one.

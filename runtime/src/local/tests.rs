@@ -37,7 +37,7 @@ fn every_place_is_used_before_a_call_waits() {
     let pool = pool(2);
     let picks = picks(&pool, 25);
     let on = |pid| picks.iter().filter(|it| **it == pid).count();
-    assert_eq!((on(0), on(1), pool.has_room()), (10, 10, false));
+    assert_eq!((on(0), on(1), pool.room()), (10, 10, 0));
 }
 
 #[test]

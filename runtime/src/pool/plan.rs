@@ -29,11 +29,6 @@ pub(crate) const UTILISATION: f64 = 0.7;
 /// change of the load is of no use.
 const SLACK: f64 = 1.2;
 
-/// Calls/s, with all places of an instance taken, that say that the node, not the instance, is what limits them.
-/// Measured on 2 cores: a function that does nothing gets over 100,000 calls/s from one instance, and no more from two,
-/// which compete with the gateway's threads.
-const FAST: f64 = 20_000.0;
-
 /// What an instance is called here.
 pub(crate) type Id = u32;
 
@@ -171,7 +166,7 @@ impl Plan {
         let (in_flight, new_calls) = self.note_uses(load.instances, now);
         let busy = in_flight + load.queued;
         self.active = busy > 0 || new_calls > 0;
-        self.average.add(in_flight, load.queued, new_calls, now);
+        self.average.add(busy, now);
         if !self.active && self.is_forgotten(now) {
             self.average = Average::default();
         }
@@ -284,12 +279,9 @@ impl Plan {
     }
 
     fn wanted(&self, load: &Load<'_>, busy: usize, now: Instant) -> usize {
-        let Bounds { min, max, concurrency, queue, .. } = self.bounds;
+        let Bounds { min, max, concurrency, .. } = self.bounds;
         let ready = self.ready().count();
-        let by_average = self.carrying(self.average.busy());
-        let time_in_flight = self.average.time_in_flight();
-        let is_fast = time_in_flight.is_some_and(|time| time < concurrency as f64 / FAST) && load.queued < queue / 2;
-        let mut want = if is_fast { by_average.min(self.instances.len()) } else { by_average };
+        let mut want = self.carrying(self.average.busy());
         let waits_long = self.impatient.is_some_and(|at| at <= now);
         if waits_long || (load.queued > 0 && ready == 0) {
             want = want.max(busy.div_ceil(concurrency));

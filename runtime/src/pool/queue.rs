@@ -5,7 +5,7 @@
 //! other. A call looks for room only when it was woken or is the first.
 //!
 //! No wake-up is lost: a call is in the line before it looks; room that is made later finds it there. One that leaves
-//! with a wake-up it did not need, or with more room left, wakes the next.
+//! with a wake-up it did not need, or sees more room than calls that were woken, wakes the next.
 
 mod drain;
 #[cfg(test)]
@@ -68,6 +68,8 @@ struct State {
     next: u64,
     /// Every ticket below has been woken.
     woken_below: u64,
+    /// Calls that were woken and have not looked since: room that is there may be theirs.
+    woken: usize,
     drain: Drain,
 }
 
@@ -155,6 +157,7 @@ impl State {
         let from = self.woken_below.max(ticket);
         let (ticket, waiter) = self.line.range_mut(from..).find(|(_, waiter)| !waiter.woken)?;
         waiter.woken = true;
+        self.woken += 1;
         if from == self.woken_below {
             self.woken_below = ticket + 1;
         }
@@ -203,8 +206,8 @@ impl Drop for Place<'_> {
 /// What a call finds when it looks for room.
 #[derive(Debug)]
 pub(crate) enum Look<T> {
-    /// What it waited for; whether there is room left for another.
-    Found { what: T, more: bool },
+    /// What it waited for; how much room is left for others.
+    Found { what: T, room: usize },
     /// Nothing; whether there is room that its thread cannot see yet, which may be another's.
     Nothing { elsewhere: bool },
 }
@@ -222,8 +225,8 @@ impl Turn<'_> {
     pub(crate) fn poll<T>(&mut self, cx: &Context<'_>, look: impl FnOnce() -> Look<T>) -> Poll<T> {
         let Some(was_woken) = self.may_look(cx.waker()) else { return Poll::Pending };
         match look() {
-            Look::Found { what, more } => {
-                self.leave(true, more);
+            Look::Found { what, room } => {
+                self.leave(true, room);
                 Poll::Ready(what)
             }
             Look::Nothing { elsewhere } => {
@@ -248,14 +251,16 @@ impl Turn<'_> {
         waiter.waker.clone_from(waker);
         // Before it looks: room that is made while it does shall wake it again.
         let was_woken = std::mem::take(&mut waiter.woken);
+        state.woken -= usize::from(was_woken);
         state.woken_below = state.woken_below.min(self.ticket);
         (was_woken || is_first).then_some(was_woken)
     }
 
-    fn leave(&mut self, served: bool, more: bool) {
+    fn leave(&mut self, served: bool, room: usize) {
         self.left = true;
         let mut state = self.queue.lock();
-        let left = state.line.remove(&self.ticket);
+        let was_woken = state.line.remove(&self.ticket).is_some_and(|it| it.woken);
+        state.woken -= usize::from(was_woken);
         let length = state.line.len();
         self.queue.in_line.store(length, SeqCst);
         if served {
@@ -264,7 +269,7 @@ impl Turn<'_> {
         if length == 0 {
             state.drain.end();
         }
-        let next = if more || left.is_some_and(|it| it.woken) { state.wake_from(0) } else { None };
+        let next = if was_woken || room > state.woken { state.wake_from(0) } else { None };
         drop(state);
         next.into_iter().for_each(Waker::wake);
     }
@@ -273,7 +278,7 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if !self.left {
-            self.leave(false, false);
+            self.leave(false, 0);
         }
     }
 }

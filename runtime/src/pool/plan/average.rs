@@ -14,9 +14,6 @@ const LONGEST_STEP: f64 = 2.0 * TICK.as_millis() as f64 / 1000.0;
 pub(super) struct Average {
     /// Integral of concurrency over each second.
     busy: [f64; LONG],
-    /// The part of it that is in flight.
-    in_flight: [f64; LONG],
-    calls: [u64; LONG],
     /// When the first look was: seconds are counted from it.
     origin: Option<Instant>,
     last: Option<Instant>,
@@ -27,24 +24,20 @@ pub(super) struct Average {
 
 impl Default for Average {
     fn default() -> Self {
-        let none = [0.0; LONG];
-        Self { busy: none, in_flight: none, calls: [0; LONG], origin: None, last: None, second: 0, fraction: 0.0 }
+        Self { busy: [0.0; LONG], origin: None, last: None, second: 0, fraction: 0.0 }
     }
 }
 
 impl Average {
-    /// Notes that calls are in flight and queued at `now`, and that `calls` more have come since the last time.
-    pub(super) fn add(&mut self, in_flight: usize, queued: usize, calls: u64, now: Instant) {
+    /// Notes that so many calls are there at `now`.
+    pub(super) fn add(&mut self, busy: usize, now: Instant) {
         let origin = *self.origin.get_or_insert(now);
         let step = self.last.replace(now).map_or(0.0, |last| now.saturating_duration_since(last).as_secs_f64());
         let age = now.saturating_duration_since(origin);
         self.advance(age.as_secs());
         self.fraction = age.subsec_nanos() as f64 / 1e9;
         let slot = self.slot(0);
-        let step = step.min(LONGEST_STEP);
-        self.busy[slot] += (in_flight + queued) as f64 * step;
-        self.in_flight[slot] += in_flight as f64 * step;
-        self.calls[slot] += calls;
+        self.busy[slot] += busy as f64 * step.min(LONGEST_STEP);
     }
 
     /// Average concurrency over the last minute, or over the last seconds if that is more.
@@ -56,13 +49,6 @@ impl Average {
         over(LONG).max(over(BURST))
     }
 
-    /// How long calls have been in flight over the last seconds, in seconds: Little's law.
-    pub(super) fn time_in_flight(&self) -> Option<f64> {
-        let calls: u64 = (0..BURST).map(|ago| self.calls[self.slot(ago)]).sum();
-        let in_flight: f64 = (0..BURST).map(|ago| self.in_flight[self.slot(ago)]).sum();
-        (calls > 0).then(|| in_flight / calls as f64)
-    }
-
     fn slot(&self, ago: usize) -> usize {
         (self.second as usize % LONG + LONG - ago) % LONG
     }
@@ -72,8 +58,6 @@ impl Average {
             self.second += 1;
             let slot = self.slot(0);
             self.busy[slot] = 0.0;
-            self.in_flight[slot] = 0.0;
-            self.calls[slot] = 0;
         }
         // A gap of over a minute has cleared all; where the ring stands does not matter.
         self.second = second;
@@ -90,7 +74,7 @@ mod tests {
     fn load(average: &mut Average, now: &mut Instant, busy: usize, seconds: u64) {
         for _ in 0..seconds * 5 {
             *now += TICK;
-            average.add(busy, 0, 10, *now);
+            average.add(busy, *now);
         }
     }
 
@@ -99,9 +83,6 @@ mod tests {
         let (mut average, mut now) = (Average::default(), Instant::now());
         load(&mut average, &mut now, 7, 70);
         assert!((6.7..=7.3).contains(&average.busy()), "{}", average.busy());
-        // 7 at a time at 50 calls/s.
-        let time = average.time_in_flight().unwrap();
-        assert!((0.13..=0.15).contains(&time), "{time}");
     }
 
     #[test]
@@ -120,10 +101,10 @@ mod tests {
         let (mut average, mut now) = (Average::default(), Instant::now());
         load(&mut average, &mut now, 10, 6);
         now += Duration::from_secs(30);
-        average.add(10, 0, 1, now);
+        average.add(10, now);
         assert!(average.busy() < 2.0, "{}", average.busy());
         now += Duration::from_secs(3600);
-        average.add(0, 0, 0, now);
+        average.add(0, now);
         assert_eq!(average.busy(), 0.0);
     }
 }

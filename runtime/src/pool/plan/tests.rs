@@ -154,23 +154,6 @@ fn grows_by_average_before_calls_wait() {
 }
 
 #[test]
-fn instance_that_answers_everything_quickly_stays_alone() {
-    let mut pool = Pool::opened(BOUNDS);
-    for _ in 0..300 {
-        pool.offer(30);
-        pool.ready[0].calls += 10_000;
-        // None of them waits long.
-        pool.head_since = Some(pool.now + TICK);
-        pool.pass(TICK);
-    }
-    assert_eq!(pool.size(), 1);
-    // Nearly full, the queue is one for a second instance all the same.
-    pool.offer(900);
-    pool.pass(Duration::from_secs(1));
-    assert_eq!(pool.size(), 4);
-}
-
-#[test]
 fn unused_instances_stop_after_keep_alive() {
     let mut pool = Pool::opened(BOUNDS);
     pool.offer(35);

@@ -52,7 +52,7 @@ impl<'a> Watched<'a> {
         let look = || match room.checked_sub(1) {
             Some(left) => {
                 *room = left;
-                Look::Found { what: (), more: left > 0 }
+                Look::Found { what: (), room: left }
             }
             None => Look::Nothing { elsewhere },
         };
@@ -145,6 +145,19 @@ fn room_that_is_taken_is_offered_to_nobody() {
 }
 
 #[test]
+fn room_that_others_were_woken_for_wakes_nobody_else() {
+    let queue = queue();
+    let places: Vec<_> = (0..3).map(|_| queue.enter(0).unwrap()).collect();
+    let mut turns: Vec<_> = places.iter().map(Watched::new).collect();
+    turns.iter_mut().for_each(|turn| assert!(!turn.poll(&mut 0)));
+    queue.wake_many(2);
+    let mut room = 2;
+    assert!(turns[0].poll(&mut room));
+    assert!(!turns[2].take_woken(), "what is left is the second one's");
+    assert!(turns[1].poll(&mut room));
+}
+
+#[test]
 fn call_that_would_wait_past_its_deadline_is_refused() {
     let queue = Queue::new(Limits { calls: 100, ..LIMITS });
     let now = Instant::now();
@@ -170,7 +183,7 @@ fn no_wake_up_is_lost_between_threads() {
             return Look::Nothing { elsewhere: false };
         };
         most.fetch_max(before + 1, Relaxed);
-        Look::Found { what: (), more: before + 1 < ROOM }
+        Look::Found { what: (), room: ROOM - before - 1 }
     };
     let call = async || {
         if queue.has_line() || matches!(take(), Look::Nothing { .. }) {

@@ -8,6 +8,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// Deaths in a row that no call explains, from which on calls are refused until the next try.
 const OPEN_AFTER: u32 = 3;
+/// Failed starts in a row from which on they are. A single one may be the machine's fault: calls wait for the next try.
+const OPEN_AFTER_STARTS: u32 = 2;
 /// Instances in a row that died on their first calls, from which on the next takes one call at a time: the deadly
 /// call then dies alone, and the others are answered.
 const PROBATION_AFTER: u32 = 3;
@@ -130,7 +132,7 @@ impl Health {
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.start_failed || self.failures >= OPEN_AFTER
+        self.failures >= if self.start_failed { OPEN_AFTER_STARTS } else { OPEN_AFTER }
     }
 
     pub(super) fn on_probation(&self) -> bool {

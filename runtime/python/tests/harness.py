@@ -79,7 +79,8 @@ class Channel:
         return self.arrived.setdefault(id, queue.SimpleQueue())
 
     def _read(self):
-        buffer = b""
+        # Grows in place: copying what is there for each read would take seconds for a large answer.
+        buffer = bytearray()
         while True:
             self.reading.wait()
             try:
@@ -94,8 +95,8 @@ class Channel:
                 length, kind, format, aux, id, meta = struct.unpack_from("<IBBHII", buffer)
                 if len(buffer) < length + 4:
                     break
-                rest = buffer[16 : length + 4]
-                buffer = buffer[length + 4 :]
+                rest = bytes(memoryview(buffer)[16 : length + 4])
+                del buffer[: length + 4]
                 self._sort(Frame(kind, format, aux, id, rest[:meta], rest[meta:]))
 
     def _sort(self, arrived):

@@ -116,7 +116,7 @@ const POOL_METRICS: [PoolMetric; 15] = [
     ("fnmesh_instances_lost_total", "counter", "Instances that died unasked.", |pool| pool.lost as f64),
     ("fnmesh_instance_memory_bytes", "gauge", "Resident memory of all workers.", |pool| memory(pool) as f64),
     ("fnmesh_instance_start_seconds", "gauge", "How long a start takes on average.", |pool| {
-        pool.start_ms.unwrap_or_default() as f64 / 1e3
+        pool.start_ms.unwrap_or_default() / 1e3
     }),
     ("fnmesh_calls_in_flight", "gauge", "Calls that run.", |pool| pool.in_flight as f64),
     ("fnmesh_queue_length", "gauge", "Calls that wait.", |pool| pool.queued as f64),
@@ -126,7 +126,7 @@ const POOL_METRICS: [PoolMetric; 15] = [
         pool.cold_starts as f64
     }),
     ("fnmesh_cold_start_seconds_total", "counter", "How long these calls waited.", |pool| {
-        pool.cold_start_total_ms as f64 / 1e3
+        pool.cold_start_total_ms / 1e3
     }),
     ("fnmesh_circuit_state", "gauge", "0: calls are taken, 1: tried again after failures, 2: refused.", |pool| {
         match pool.circuit {

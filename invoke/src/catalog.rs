@@ -67,7 +67,7 @@ pub enum CircuitState {
 }
 
 /// The instances of one app and language on this node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PoolStatus {
     /// The language.
     pub language: Language,
@@ -91,18 +91,21 @@ pub struct PoolStatus {
     pub max_queued: usize,
     /// Bytes of arguments that may wait.
     pub max_queued_bytes: usize,
+    /// Process id of what makes the next instance start quickly and serves no calls: the one that instances are forked
+    /// from (Python), or a worker that waits to be one (Node.js).
+    pub standby: Option<u32>,
     /// Instances started since the app was loaded.
     pub started: u64,
     /// Instances that died without being asked to.
     pub lost: u64,
     /// How long a start takes on average, in milliseconds.
-    pub start_ms: Option<u64>,
+    pub start_ms: Option<f64>,
     /// Calls that waited because no instance was there.
     pub cold_starts: u64,
     /// How long all of them waited, in milliseconds.
-    pub cold_start_total_ms: u64,
+    pub cold_start_total_ms: f64,
     /// How long the last of them waited, in milliseconds.
-    pub cold_start_last_ms: Option<u64>,
+    pub cold_start_last_ms: Option<f64>,
     /// Whether it takes calls, with regard to failures.
     pub circuit: CircuitState,
     /// Instances in a row that failed.
@@ -128,11 +131,12 @@ impl PoolStatus {
             queued_bytes: 0,
             max_queued: 0,
             max_queued_bytes: 0,
+            standby: None,
             started: 0,
             lost: 0,
             start_ms: None,
             cold_starts: 0,
-            cold_start_total_ms: 0,
+            cold_start_total_ms: 0.0,
             cold_start_last_ms: None,
             circuit: CircuitState::Closed,
             failures: 0,

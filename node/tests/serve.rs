@@ -239,6 +239,31 @@ fn logs_can_be_json() {
 }
 
 #[test]
+fn app_that_cannot_be_forked_is_named_once_with_the_reason() {
+    let source = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\ndef add(a, b): return a + b\n";
+    let apps = Apps::new(&[
+        ("busy/app.py", source),
+        ("busy/fnmesh.toml", "min_instances = 3\n"),
+        ("calm/app.py", "def add(a, b): return a + b\n"),
+        ("asked/app.py", "def add(a, b): return a + b\n"),
+        ("asked/fnmesh.toml", "fork = false\n"),
+    ]);
+    let node = Node::settled("serve", &["busy", "calm", "asked"].map(|app| apps.path(app)), &["--log-format", "json"]);
+    for app in ["busy/add", "calm/add", "asked/add"] {
+        assert_eq!(stdout(&node.call(&[app, "a:=1", "b:=2"])), "3\n");
+    }
+    node.wait_for_stderr("spawned instead of forked");
+    let text = node.stderr();
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("spawned instead of forked")).collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    let event: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
+    assert_eq!(
+        (&event["app"], &event["language"], &event["reason"]),
+        (&"busy".into(), &"python".into(), &"it started a thread while it was loaded".into())
+    );
+}
+
+#[test]
 fn second_node_cannot_take_the_same_port() {
     let node = Node::settled("serve", &[], &[]);
     let address = node.url.strip_prefix("http://").unwrap();

@@ -68,13 +68,16 @@ pub struct Manifest {
     /// 10 min.
     #[serde(deserialize_with = "value::keep_alive")]
     pub keep_alive: Duration,
-    /// Calls that may wait in each of the app's languages, 1 to 100,000. Default 1024.
-    #[serde(deserialize_with = "value::queue")]
-    pub queue: NonZeroU32,
+    /// Calls that may wait in each of the app's languages, 1 to 100,000. Default: 1024, or as many as are served in
+    /// a second if that is more, up to 16,384.
+    #[serde(deserialize_with = "value::some_queue")]
+    pub queue: Option<NonZeroU32>,
     /// What of this is different for Python.
     pub python: PoolSettings,
     /// What of this is different for JavaScript and TypeScript.
     pub node: PoolSettings,
+    /// Whether Python instances may be forked from a process that has the app loaded. Default true.
+    pub fork: bool,
     /// Whether packages may run code of theirs while they are installed. Default false.
     pub install_scripts: bool,
     /// Whether HTTP callers may call the functions. Default true.
@@ -119,9 +122,10 @@ impl Default for Manifest {
             min_instances: 1,
             max_instances: None,
             keep_alive: value::DEFAULT_KEEP_ALIVE,
-            queue: value::DEFAULT_QUEUE,
+            queue: None,
             python: PoolSettings::default(),
             node: PoolSettings::default(),
+            fork: true,
             install_scripts: false,
             public: true,
             env: BTreeMap::new(),

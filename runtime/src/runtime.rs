@@ -6,7 +6,7 @@ use std::{
     io,
     path::Path,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
@@ -27,11 +27,11 @@ use crate::{
     config::Config,
     deps::Dependencies,
     inspect::{Describe, Inspected},
-    instance::life::Start,
+    instance::{life::Start, stock, zygote},
     local::Local,
     pool::{
         Pool,
-        supervise::{PATIENCE, supervise},
+        supervise::{PATIENCE, retired, supervise},
     },
     threads::Threads,
     worker::{
@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     sandbox: Arc<Sandbox>,
     pub(crate) draining: AtomicBool,
+    /// Processes whose parent died become children of this one.
+    adopts_orphans: bool,
     catalog: ArcSwap<Catalog>,
     /// Grows with each change of the catalog, just after it.
     generation: AtomicU64,
@@ -62,6 +64,8 @@ pub(crate) struct Shared {
     pools: AtomicU32,
     tasks: TaskTracker,
     reaper: OnceLock<AbortOnDropHandle<()>>,
+    /// Spare Node workers, once there is a Node app.
+    stock: Mutex<Option<stock::Handle>>,
     /// Held while an app is being deployed.
     deploying: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -71,7 +75,8 @@ impl Runtime {
     ///
     /// From then on processes whose parent died become children of this one, as long as it lives.
     pub fn new(config: Config) -> Self {
-        if let Err(error) = become_subreaper() {
+        let adopted = become_subreaper();
+        if let Err(error) = &adopted {
             tracing::warn!(target: "fnmesh::runtime", %error, "processes that apps leave behind will not be noticed");
         }
         let threads = Arc::new(Threads::new(config.threads));
@@ -80,6 +85,7 @@ impl Runtime {
             sandbox,
             config: Arc::new(config),
             draining: AtomicBool::new(false),
+            adopts_orphans: adopted.is_ok(),
             catalog: ArcSwap::default(),
             generation: AtomicU64::new(0),
             changed: watch::Sender::new(()),
@@ -87,6 +93,7 @@ impl Runtime {
             pools: AtomicU32::new(0),
             tasks: TaskTracker::new(),
             reaper: OnceLock::new(),
+            stock: Mutex::default(),
             deploying: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -177,6 +184,8 @@ impl Runtime {
                 version.retire(patience);
             }
         }
+        // With the last pool's, this was the last handle.
+        self.shared.stock().take();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
     }
@@ -284,6 +293,19 @@ impl Shared {
         }
     }
 
+    fn stock(&self) -> MutexGuard<'_, Option<stock::Handle>> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_stock(&self) -> stock::Handle {
+        let open = || {
+            let (handle, requests) = stock::Handle::new();
+            self.tasks.spawn(stock::run(requests, 1 + self.config.threads));
+            handle
+        };
+        self.stock().get_or_insert_with(open).clone()
+    }
+
     fn start_pool(
         &self,
         app: &App,
@@ -295,18 +317,26 @@ impl Shared {
         let max_queue_bytes = self.config.max_queue_bytes;
         let pool = Arc::new(Pool::new(id, app.name.as_str().into(), language, bounds, max_queue_bytes));
         self.threads.open(&pool);
-        let start = Start {
+        let can_fork = language == Language::Python && app.manifest.fork && self.adopts_orphans;
+        let (zygote, requests) = can_fork.then(zygote::Handle::new).unzip();
+        let stock = (language == Language::Node).then(|| self.open_stock());
+        let start = Arc::new(Start {
             config: Arc::clone(&self.config),
             pool: Arc::clone(&pool),
             threads: Arc::clone(&self.threads),
-            launch,
+            launch: Arc::new(launch),
+            zygote,
+            stock,
             load: load_frame(app, language, bounds.concurrency, self.config.max_reply_bytes),
             describe: Describe { hints: app.hints.clone() },
             names: OnceLock::new(),
-        };
-        let (retire, retired) = watch::channel(None);
+        });
+        let (retire, retire_signal) = watch::channel(None);
         let (first, loaded) = oneshot::channel();
-        self.tasks.spawn(supervise(Arc::new(start), retired, first));
+        if let Some(requests) = requests {
+            self.tasks.spawn(zygote::run(Arc::clone(&start), requests, retired(retire_signal.clone())));
+        }
+        self.tasks.spawn(supervise(start, retire_signal, first));
         (Owned { pool, threads: Arc::clone(&self.threads), retire }, loaded)
     }
 

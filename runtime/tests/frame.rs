@@ -6,7 +6,7 @@ use fnmesh_runtime::worker::frame::{
 use proptest::{collection::vec, prelude::*, sample::select};
 
 const LIMIT: usize = 64 * 1024;
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 15] = [
     Kind::Load,
     Kind::Ready,
     Kind::Invoke,
@@ -20,6 +20,8 @@ const KINDS: [Kind; 13] = [
     Kind::Pong,
     Kind::Stop,
     Kind::Bind,
+    Kind::Fork,
+    Kind::Forked,
 ];
 const FORMATS: [BodyFormat; 4] = [BodyFormat::Json, BodyFormat::Bytes, BodyFormat::Text, BodyFormat::None];
 
@@ -189,7 +191,7 @@ fn largest_lengths_are_refused_not_overflown() {
 
 #[test]
 fn unknown_kinds_and_formats_are_refused() {
-    for kind in [0, 14, 255] {
+    for kind in [0, 16, 255] {
         assert_eq!(decode(&ping_with(4, kind), LIMIT), Err(FrameError::UnknownKind(kind)));
     }
     for format in [4, 255] {

@@ -56,7 +56,7 @@ fn saturated_pool_grows_and_shrinks_again() {
         until("the pool has grown", || app.pool().instances.len() == 3 && app.pool().queued == 2).await;
         let pool = app.pool();
         assert_eq!((pool.in_flight, pool.want, pool.starting, pool.cold_starts), (3, 3, 0, 0));
-        assert!(pool.start_ms.unwrap() > 0 && pool.instances.iter().all(|it| it.memory_bytes.is_some()));
+        assert!(pool.start_ms.unwrap() > 0.0 && pool.instances.iter().all(|it| it.memory_bytes.is_some()));
         release(&app);
         for call in calls {
             assert_eq!(call.await.unwrap(), "\"done\"");
@@ -99,7 +99,7 @@ fn pool_without_minimum_ends_and_starts_on_demand() {
         until("all calls have an instance", || app.pool().in_flight == 3).await;
         let pool = app.pool();
         assert_eq!((pool.instances.len(), pool.cold_starts), (1, 3));
-        assert!(pool.cold_start_last_ms.unwrap() > 0 && pool.cold_start_total_ms >= 3 * pool.start_ms.unwrap() / 2);
+        assert!(pool.cold_start_last_ms.unwrap() > 0.0 && pool.cold_start_total_ms > pool.cold_start_last_ms.unwrap());
         release(&app);
         for call in calls {
             assert_eq!(call.await.unwrap(), "\"done\"");

@@ -167,7 +167,7 @@ impl Invoke for Fake {
                 lost: 6,
                 starting: 7,
                 cold_starts: 8,
-                cold_start_total_ms: 9_500,
+                cold_start_total_ms: 9_500.0,
                 circuit: CircuitState::Open,
                 ..PoolStatus::empty(Language::Python)
             }],

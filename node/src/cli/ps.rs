@@ -52,8 +52,12 @@ fn describe(apps: &[&App]) -> String {
         || apps.iter().flat_map(|app| app.pools.iter().map(|pool| (format!("{}/{}", app.name, pool.language), pool)));
     let header = ["POOL", "INSTANCES", "BOUNDS", "IN FLIGHT", "QUEUE", "START", "COLD STARTS", "LOST", "STATE"];
     let mut out = table::render(&header, pools().map(|(name, pool)| pool_row(name, pool)).collect());
-    let instances: Vec<_> =
-        pools().flat_map(|(name, pool)| pool.instances.iter().map(move |it| instance_row(&name, it))).collect();
+    let instances: Vec<_> = pools()
+        .flat_map(|(name, pool)| {
+            let instances = pool.instances.iter().map(|it| instance_row(&name, it));
+            instances.chain(pool.standby.map(|pid| standby_row(&name, pid))).collect::<Vec<_>>()
+        })
+        .collect();
     if !instances.is_empty() {
         out += "\n";
         out += &table::render(&["INSTANCE OF", "PID", "AGE", "CALLS", "IN FLIGHT", "MEMORY", "STATE"], instances);
@@ -73,9 +77,9 @@ fn pool_row(name: String, pool: &Pool) -> Row {
         (0, _) => ready.to_string(),
         (starting, _) => format!("{ready} + {starting} starting"),
     };
-    let cold_starts = match pool.cold_start_total_ms.checked_div(pool.cold_starts) {
-        Some(average) => format!("{}, {average} ms", pool.cold_starts),
-        None => "0".to_owned(),
+    let cold_starts = match pool.cold_starts {
+        0 => "0".to_owned(),
+        calls => format!("{calls}, {:.0} ms", pool.cold_start_total_ms / calls as f64),
     };
     let (state, last) = state(pool);
     let cells = vec![
@@ -84,7 +88,7 @@ fn pool_row(name: String, pool: &Pool) -> Row {
         format!("{} to {}", pool.min_instances, pool.max_instances),
         pool.in_flight.to_string(),
         format!("{} of {}", pool.queued, pool.max_queued),
-        pool.start_ms.map_or_else(String::new, |ms| format!("{ms} ms")),
+        pool.start_ms.map_or_else(String::new, |ms| format!("{ms:.0} ms")),
         cold_starts,
         pool.lost.to_string(),
         state,
@@ -116,6 +120,14 @@ fn instance_row(name: &str, instance: &Instance) -> Row {
     Row { cells, first: NAME, last: if instance.state == "ready" { GOOD } else { WARNING } }
 }
 
+fn standby_row(name: &str, pid: u32) -> Row {
+    let mut cells = vec![String::new(); 7];
+    cells[0] = name.to_owned();
+    cells[1] = pid.to_string();
+    cells[6] = "standby".to_owned();
+    Row { cells, first: NAME, last: Style::new() }
+}
+
 /// A pool as a node describes it.
 #[cfg(test)]
 pub(super) fn sample() -> Value {
@@ -128,15 +140,16 @@ pub(super) fn sample() -> Value {
             age_s: 3_725,
             memory_bytes: Some(12 << 20),
         }],
+        standby: Some(4242),
         started: 1,
         want: 2,
         max_instances: 4,
         queued: 2,
         max_queued: 1024,
         lost: 9,
-        start_ms: Some(61),
+        start_ms: Some(61.2),
         cold_starts: 2,
-        cold_start_total_ms: 150,
+        cold_start_total_ms: 150.2,
         ..fnmesh_invoke::PoolStatus::empty(fnmesh_invoke::Language::Node)
     };
     serde_json::to_value(pool).expect("a status is JSON")
@@ -162,10 +175,12 @@ mod tests {
     #[test]
     fn pools_and_instances_have_a_line_each() {
         let text = plain(sample());
-        for part in ["shop/node   1 of 2", "0 to 4", "2 of 1024", "61 ms", "2, 75 ms", "1h 2m 5s", "1234", "12.0 MiB"] {
+        for part in
+            ["shop/node   1 of 2", "0 to 4", "2 of 1024", "61 ms", "2, 75 ms", "1h 2m 5s", "1234", "12.0 MiB", "4242"]
+        {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
-        assert_eq!(text.lines().filter(|line| line.starts_with("shop/node")).count(), 2);
+        assert_eq!(text.lines().filter(|line| line.starts_with("shop/node")).count(), 3);
     }
 
     #[test]

@@ -24,6 +24,8 @@ const CANARY_PERIOD: Duration = Duration::from_millis(20);
 /// Far more than a canary's call takes on a busy machine: how much longer it takes than without an attack is measured
 /// by `loadtest/attacks`.
 const CANARY_PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than it takes to make a control group.
+const SETTLE: Duration = Duration::from_millis(50);
 const MAX_GROWTH_BYTES: u64 = 64 << 20;
 
 /// A node with an app `attacker` and the canary.
@@ -48,9 +50,13 @@ impl Attack {
         apps.write("attacker/.env", &format!("ATTACK={}\n", apps.path("").display()));
         let node = Node::settled("serve", &[apps.path("canary"), apps.path("attacker")], options);
         let mut attack = Self { node, apps, canary: None, before: Footprint::default() };
+        if files.iter().any(|(file, _)| file.ends_with("js")) {
+            // A spare worker comes a while after the first one.
+            wait_until(|| attack.node.standbys().len() == 2, || "no spare worker".to_owned());
+        }
         // What is made at the first call is no leak.
         assert_eq!(attack.post("canary/sing", "[1]").unwrap(), (200, "2".to_owned()));
-        attack.before = attack.footprint();
+        wait_until(|| attack.is_settled(), || "the node does not settle".to_owned());
         attack.canary = Some(Canary::start(&attack.node.url));
         attack
     }
@@ -97,6 +103,15 @@ impl Attack {
         post(&self.node.url, path, body, PATIENCE)
     }
 
+    /// Whether nothing has changed since this was called last: a fork gets its control group when it takes calls
+    /// already.
+    fn is_settled(&mut self) -> bool {
+        thread::sleep(SETTLE);
+        let now = self.footprint();
+        let before = std::mem::replace(&mut self.before, now);
+        Footprint { memory: 0, ..before } == Footprint { memory: 0, ..self.before }
+    }
+
     fn footprint(&self) -> Footprint {
         let pid = self.pid();
         Footprint {
@@ -108,9 +123,9 @@ impl Attack {
         }
     }
 
-    /// Processes that run in the attacker's environment and are none of the node's workers.
+    /// Processes that run in the attacker's environment and that the node does not know of.
     fn strangers(&self) -> BTreeSet<u32> {
-        let workers: BTreeSet<u32> = self.node.workers().into_iter().collect();
+        let known: BTreeSet<u32> = self.node.workers().into_iter().chain(self.node.standbys()).collect();
         let marker = format!("ATTACK={}", self.apps.path("").display());
         let mut found = BTreeSet::new();
         for process in entries(Path::new("/proc")) {
@@ -120,12 +135,12 @@ impl Attack {
                 found.insert(pid);
             }
         }
-        found.difference(&workers).copied().collect()
+        found.difference(&known).copied().collect()
     }
 }
 
 /// What a node holds.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Footprint {
     memory: u64,
     files: usize,

@@ -206,12 +206,19 @@ impl Node {
 
     /// Process ids of all workers.
     pub(crate) fn workers(&self) -> Vec<u32> {
+        let instances = self.pools().into_iter().flat_map(|pool| pool["instances"].as_array().unwrap().clone());
+        instances.map(|instance| u32::try_from(instance["pid"].as_u64().unwrap()).unwrap()).collect()
+    }
+
+    /// The processes that serve no calls but are there for the next instance.
+    pub(crate) fn standbys(&self) -> Vec<u32> {
+        let pids = self.pools().into_iter().filter_map(|pool| pool["standby"].as_u64());
+        pids.map(|pid| u32::try_from(pid).unwrap()).collect()
+    }
+
+    fn pools(&self) -> Vec<Value> {
         let apps = self.apps();
-        let pools = apps.as_array().unwrap().iter().flat_map(|app| app["pools"].as_array().unwrap().clone());
-        pools
-            .flat_map(|pool| pool["instances"].as_array().unwrap().clone())
-            .map(|instance| u32::try_from(instance["pid"].as_u64().unwrap()).unwrap())
-            .collect()
+        apps.as_array().unwrap().iter().flat_map(|app| app["pools"].as_array().unwrap().clone()).collect()
     }
 
     /// Where it keeps what it installs, and its workers' temporary files.

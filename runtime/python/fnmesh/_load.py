@@ -9,6 +9,7 @@ _INITIALIZE, _FINALIZE = "__metacall_initialize__", "__metacall_finalize__"
 _WARNING = 30
 
 _modules = []
+_is_async = False
 
 
 def load(app):
@@ -26,13 +27,61 @@ def load(app):
             description, binding = describe(name, function, http, module.__dict__)
             described.append({"module": entry["name"], "file": entry["file"], **description})
             bindings.append(binding)
-    for module in _modules:
-        _run_hook(module, _INITIALIZE)
-    if any(description["async"] for description in described):
-        # Now rather than in the first call.
-        import fnmesh._loop  # noqa: F401
+    global _is_async
+    _is_async = any(description["async"] for description in described)
     version = "%d.%d.%d" % sys.version_info[:3]
     return {"language": "python", "version": version, "functions": described}, bindings
+
+
+def start():
+    """Makes the process that has the app loaded an instance of it."""
+    for module in _modules:
+        _run_hook(module, _INITIALIZE)
+    if _is_async:
+        # Now rather than in the first call.
+        import fnmesh._loop  # noqa: F401
+
+
+def freeze():
+    """Prepares the process for being forked: what the instances have in common is made, and left alone by them."""
+    import gc
+
+    if _is_async:
+        # Its event loop is made in the instance.
+        import asyncio  # noqa: F401
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            # Or each instance would write what is in there.
+            stream.flush()
+    gc.collect()
+    gc.freeze()
+
+
+def thaw(born):
+    """Gives an instance that was forked what it must not share with the others."""
+    import os
+
+    inherited, temporary = os.environ.get("TMPDIR"), born.get("temporary")
+    # An app that names a directory itself wants that one.
+    if temporary is not None and inherited is not None and temporary.startswith(inherited + "/"):
+        os.environ["TMPDIR"] = temporary
+        tempfile = sys.modules.get("tempfile")
+        if tempfile is not None and tempfile.tempdir == inherited:
+            tempfile.tempdir = temporary
+    # `random` does this itself. Generators that the app made are its own business.
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def exit_work():
+    """What the app registered with ``weakref.finalize`` to be done at exit, such as the removal of a temporary directory."""
+    weakref = sys.modules.get("weakref")
+    registry = getattr(getattr(weakref, "finalize", None), "_registry", {})
+    for info in list(registry.values()):
+        if info.atexit:
+            return getattr(info.func, "__qualname__", repr(info.func))
+    return None
 
 
 def finalize():

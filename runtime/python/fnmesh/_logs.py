@@ -73,7 +73,9 @@ def install():
 
 
 def _after_fork():
-    _core.after_fork()
+    if _core.after_fork():
+        # An instance that a zygote forked goes on as what it is.
+        return
     for name in ("stdout", "stderr"):
         if isinstance(getattr(sys, name), _Stream):
             real = getattr(sys, f"__{name}__")

@@ -8,6 +8,7 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{RecvFlags, SendFlags},
 };
@@ -19,7 +20,7 @@ const INPUT_BYTES: usize = 64 * 1024;
 /// Buffers that grew beyond this are given back when they are empty.
 const KEPT_BYTES: usize = 1024 * 1024;
 /// A thread that adds logs or items to more unsent bytes than this waits until there are fewer.
-const UNSENT_BYTES: usize = 1024 * 1024;
+pub(crate) const UNSENT_BYTES: usize = 1024 * 1024;
 /// Sanity limit of a frame to the worker; the node's own limits are far below.
 const MAX_FRAME_BYTES: usize = 1024 * 1024 * 1024;
 
@@ -118,6 +119,24 @@ impl Channel {
         // SAFETY: exclusive by the contract above.
         output.take(unsafe { self.answers() });
         output.flush(self.socket())
+    }
+
+    /// Writes until at most `left` bytes are unsent, or until `deadline`: in a process without the writer thread.
+    pub(crate) fn write_until(&self, left: usize, deadline: Option<Instant>) {
+        loop {
+            let mut output = self.output();
+            if output.write(self.socket()) || output.unsent() <= left {
+                return;
+            }
+            drop(output);
+            let patience = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if patience.is_some_and(|patience| patience.is_zero()) {
+                return;
+            }
+            let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
+            // Interrupted or not, the next round sees what there is.
+            let _ = poll(&mut [PollFd::from_borrowed_fd(self.socket(), PollFlags::OUT)], patience.as_ref());
+        }
     }
 
     /// Goes on with a socket that was full. The writer thread's part.

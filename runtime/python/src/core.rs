@@ -4,9 +4,10 @@ use std::{
     collections::HashMap,
     io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    ptr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering},
     },
     time::Instant,
 };
@@ -16,7 +17,8 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::{
     baton::Baton,
-    channel::{Channel, Flushed},
+    channel::{Channel, Flushed, UNSENT_BYTES},
+    fork,
     frame::Header,
     function::Function,
     monitor::Monitor,
@@ -29,7 +31,8 @@ use crate::{
 /// Exit status after a frame that cannot be read, from sysexits.h.
 const EX_SOFTWARE: i32 = 70;
 
-static CORE: OnceLock<Core> = OnceLock::new();
+/// Set once, and once more in an instance that a zygote forked, while that has one thread.
+static CORE: AtomicPtr<Core> = AtomicPtr::new(ptr::null_mut());
 /// This process is a fork of a worker: it must not touch the channels.
 static FORKED: AtomicBool = AtomicBool::new(false);
 
@@ -60,28 +63,44 @@ pub(crate) enum Tracked {
 }
 
 impl Core {
-    /// Takes the inherited channels and starts the helper threads.
-    pub(crate) fn start(channels: &[RawFd]) -> io::Result<&'static Self> {
-        let channels = channels.iter().map(|&fd| inherit(fd)).collect::<io::Result<_>>()?;
-        let core = CORE.get_or_init(|| Self {
-            channels,
+    /// Takes the inherited channels.
+    pub(crate) fn inherit(channels: &[RawFd]) -> io::Result<&'static Self> {
+        channels.iter().map(|&fd| inherit(fd)).collect::<io::Result<_>>().map(Self::install)
+    }
+
+    /// Makes a worker with these channels that of this process. What there was before is left alone from now on.
+    pub(crate) fn install(channels: Vec<OwnedFd>) -> &'static Self {
+        let core: &'static Self = Box::leak(Box::new(Self {
+            channels: channels.into_iter().map(Channel::new).collect(),
             baton: Baton::new(),
             monitor: Monitor::new(),
-            writer: Writer::new().unwrap_or_else(|error| die(&format!("cannot start: {error}"))),
+            writer: Writer::default(),
             runners: Runners::new(),
             tasks: Loop::default(),
             calling: AtomicU32::new(0),
             app: OnceLock::new(),
             tracked: Mutex::default(),
-        });
-        core.writer.start(core)?;
-        core.monitor.start(core)?;
-        Ok(core)
+        }));
+        CORE.store(ptr::from_ref(core).cast_mut(), Ordering::Release);
+        core
+    }
+
+    /// Starts the helper threads. Until then the process has only the one that loads the app.
+    pub(crate) fn start_threads(&'static self) -> io::Result<()> {
+        self.writer.start(self)?;
+        self.monitor.start(self)?;
+        // What was not taken so far is the writer's now.
+        self.flush_all();
+        Ok(())
     }
 
     /// The worker of this process, unless it is a fork of a worker.
     pub(crate) fn get() -> Option<&'static Self> {
-        CORE.get().filter(|_| !is_forked())
+        if is_forked() {
+            return None;
+        }
+        // SAFETY: null or a reference that lives as long as the process, of a type that is `Sync`.
+        unsafe { CORE.load(Ordering::Acquire).as_ref() }
     }
 
     /// Sets what was loaded. Later calls change nothing.
@@ -109,7 +128,12 @@ impl Core {
 
     /// Writes what is there for this channel, without waiting.
     pub(crate) fn flush(&self, channel: usize) {
-        if !is_forked() && self.channels[channel].flush() == Flushed::Stuck {
+        if is_forked() {
+            return;
+        }
+        if !self.writer.is_started() {
+            self.channels[channel].write_until(usize::MAX, None);
+        } else if self.channels[channel].flush() == Flushed::Stuck {
             self.writer.watch(channel);
         }
     }
@@ -136,7 +160,23 @@ impl Core {
     /// Writes everything, waiting for the node until `deadline`.
     pub(crate) fn drain(&self, py: Python<'_>, deadline: Instant) {
         self.flush_all();
-        py.detach(|| self.channels.iter().for_each(|channel| channel.wait_until_sent(deadline)));
+        py.detach(|| {
+            for channel in &self.channels {
+                if self.writer.is_started() {
+                    channel.wait_until_sent(deadline);
+                } else {
+                    channel.write_until(0, Some(deadline));
+                }
+            }
+        });
+    }
+
+    /// Waits, without the GIL, until the node has read enough of a crowded channel.
+    pub(crate) fn wait_for_room(&self, py: Python<'_>, channel: usize) {
+        let channel = &self.channels[channel];
+        py.detach(|| {
+            if self.writer.is_started() { channel.wait_for_room() } else { channel.write_until(UNSENT_BYTES, None) }
+        });
     }
 
     /// The calls that go on after their function returned.
@@ -168,11 +208,19 @@ fn leave(py: Python<'_>) -> ! {
     quit(0);
 }
 
-/// In a new fork: lets go of the channels.
+/// In a new fork: lets go of the channels. True, and nothing is done, in an instance that a zygote forks.
 #[pyfunction]
-pub(crate) fn after_fork() {
+pub(crate) fn after_fork() -> bool {
+    if fork::makes_instance() {
+        return true;
+    }
+    let_go();
+    false
+}
+
+fn let_go() {
+    let Some(core) = Core::get() else { return };
     FORKED.store(true, Ordering::Relaxed);
-    let Some(core) = CORE.get() else { return };
     // SAFETY: plain system calls. The descriptors stay taken, by /dev/null, so that a file the fork opens cannot get
     // the number of a channel.
     unsafe {
@@ -196,9 +244,9 @@ pub(crate) fn die(reason: &str) -> ! {
     quit(EX_SOFTWARE)
 }
 
-fn inherit(fd: RawFd) -> io::Result<Channel> {
+fn inherit(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the node hands these descriptors to the worker for its use alone; a wrong number fails just below.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
-    Ok(Channel::new(socket))
+    Ok(socket)
 }

@@ -6,6 +6,9 @@
 //! others by about two milliseconds at most, the first time (`baton`, `monitor`, `runners`). Coroutines go to one event
 //! loop (`task`), generators keep a thread of their own (`stream`).
 //!
+//! A zygote runs the same code up to where the app is loaded; its instances go on from there, each in a process of its
+//! own (`zygote`, `fork`). Until then no thread is started.
+//!
 //! Invariants: only the thread that owns leadership touches what was read; no lock is held while Python code runs or
 //! while a thread waits for the GIL; no thread that holds the GIL waits for the node.
 
@@ -24,6 +27,7 @@ mod core;
 mod encode;
 mod failure;
 mod ffi;
+mod fork;
 #[path = "../../src/worker/frame.rs"]
 pub mod frame;
 mod function;
@@ -39,14 +43,21 @@ mod runners;
 mod stop;
 mod stream;
 mod task;
+mod traces;
 mod writer;
+mod zygote;
 
 /// Serves calls until the node stops the worker. Does not return.
 #[pyfunction]
 fn main(py: Python<'_>, channels: Vec<RawFd>) -> PyResult<()> {
     package::install(py)?;
-    let core = core::Core::start(&channels)?;
-    load::load(py, core);
+    let mut core = core::Core::inherit(&channels)?;
+    let loaded = load::load(py, core);
+    if loaded.is_zygote {
+        core = zygote::serve(py, core, &loaded);
+    }
+    core.start_threads()?;
+    load::start(py, core, loaded);
     core.runners.lead_first(py, core)
 }
 

@@ -160,13 +160,12 @@ fn with_lines<T>(py: Python<'_>, core: &Core, code: impl FnOnce(CallKey, &mut Li
 
 /// Lines go out at once, or at the end of the round if this thread leads; and a flood waits for the node.
 fn written(py: Python<'_>, core: &Core, key: CallKey) {
-    let channel = &core.channels[key.channel];
-    let crowded = channel.is_crowded();
+    let crowded = core.channels[key.channel].is_crowded();
     if crowded || !Runner::current().is_some_and(|runner| runner.defers_output(core)) {
         core.flush(key.channel);
     }
     if crowded {
-        py.detach(|| channel.wait_for_room());
+        core.wait_for_room(py, key.channel);
     }
 }
 

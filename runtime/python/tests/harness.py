@@ -1,6 +1,7 @@
 """Starts real workers and speaks the worker protocol with them over socket pairs."""
 
 import collections
+import ctypes
 import fcntl
 import json
 import os
@@ -23,7 +24,7 @@ EXTENSION = os.environ.get("FNMESH_PYTHON_EXTENSION") or os.path.join(
 #: Nothing in these tests may take longer.
 PATIENCE = 20
 
-LOAD, READY, INVOKE, RESULT, ERROR, CHUNK, CANCEL, CREDIT, LOG, PING, PONG, STOP = range(1, 13)
+LOAD, READY, INVOKE, RESULT, ERROR, CHUNK, CANCEL, CREDIT, LOG, PING, PONG, STOP, BIND, FORK, FORKED = range(1, 16)
 JSON, BYTES, TEXT, NONE = range(4)
 UNKNOWN_FUNCTION, INVALID_INPUT, RAISED, CANCELLED, LOAD_FAILED, INTERNAL = 1001, 1002, 1003, 1005, 1006, 32933
 
@@ -110,6 +111,9 @@ class Channel:
 class Worker:
     """A worker process with an app made of `files` (name to source)."""
 
+    #: `aux` of the load frame.
+    MODE = 0
+
     def __init__(self, files, channels=2, modules=None, settings=None, python=None, environment=None, **load):
         self.directory = tempfile.mkdtemp(prefix="fnmesh-test-")
         for name, source in files.items():
@@ -134,7 +138,7 @@ class Worker:
             ],
             **load,
         }
-        self.channels[0].send(frame(LOAD, body=json.dumps(body).encode(), format=JSON))
+        self.channels[0].send(frame(LOAD, body=json.dumps(body).encode(), format=JSON, aux=self.MODE))
 
     def _spawn(self, python, ends, environment):
         # Away from the numbers the worker gets them by.
@@ -252,6 +256,77 @@ class Worker:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+class Zygote(Worker):
+    """A worker process that forks instances of its app. This process becomes their parent."""
+
+    MODE = 1
+
+    def ready(self):
+        """Waits until the app is loaded."""
+        answer = self.channels[0].next(0)
+        if answer.kind != READY:
+            raise AssertionError(f"not ready: {answer.value()}")
+        return self
+
+    def ask(self, channels=2, batch=128, temporary=None):
+        """Asks for an instance: what the zygote says, and the instance's ends as `Instance` takes them."""
+        body = json.dumps({"temporary": temporary}).encode()
+        pairs = [socket.socketpair() for _ in range(channels)]
+        pipes = [os.pipe() for _ in range(2)]
+        fds = [theirs for _, theirs in pipes] + [theirs.fileno() for _, theirs in pairs]
+        batches = [fds[start : start + batch] for start in range(0, len(fds), batch)]
+        for left, batch in zip(reversed(range(len(batches))), batches):
+            socket.send_fds(self.channels[1].socket, [frame(FORK, body=body, format=JSON, aux=left).encode()], batch)
+        for _, theirs in pipes:
+            os.close(theirs)
+        for _, theirs in pairs:
+            theirs.close()
+        return self.channels[0].next(0), ([ours for ours, _ in pairs], [ours for ours, _ in pipes])
+
+    def fork(self, **options):
+        """An instance."""
+        answer, ends = self.ask(**options)
+        if answer.kind != FORKED:
+            raise AssertionError(f"not forked: {answer}")
+        value = answer.value()
+        return Instance(value.get("pid", self.pid), *ends), value
+
+
+class Instance(Worker):
+    """A worker process that a zygote forked."""
+
+    def __init__(self, pid, sockets, pipes):
+        self.pid, self.pipes = pid, pipes
+        self.logs, self.functions, self.status = [], {}, None
+        self.ids = iter(range(1, 1 << 31))
+        self.channels = [Channel(self, number, ours) for number, ours in enumerate(sockets)]
+
+    def output(self, name):
+        """What is in the pipe now."""
+        pipe = self.pipes[("stdout", "stderr").index(name)]
+        os.set_blocking(pipe, False)
+        try:
+            return os.read(pipe, 1 << 16).decode()
+        except BlockingIOError:
+            return ""
+
+    def close(self):
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            until(lambda: self.poll() is not None, "the instance to die")
+        for channel in self.channels:
+            channel.socket.close()
+        for pipe in self.pipes:
+            os.close(pipe)
+
+
+def adopt_orphans():
+    """What a node does: makes this process the parent of those whose parent died."""
+    PR_SET_CHILD_SUBREAPER = 36
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
 def until(condition, what, timeout=PATIENCE):
     """Waits for a condition."""
     deadline = time.monotonic() + timeout
@@ -278,10 +353,10 @@ class WorkerTestCase(unittest.TestCase):
             cls.addClassCleanup(cls.worker.close)
             cls.worker.ready()
 
-    def start_worker(self, files, **options):
+    def start_worker(self, files, type=Worker, **options):
         """A worker of this test alone."""
         if isinstance(files, str):
             files = {"app.py": files}
-        worker = Worker(files, **options)
+        worker = type(files, **options)
         self.addCleanup(worker.close)
         return worker

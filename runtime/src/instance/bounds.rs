@@ -1,6 +1,6 @@
 //! What one instance may use: watched, and put into force where the system helps.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     task::spawn_blocking,
@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::worker::{
-    cgroup::{Bounds, Cgroup},
+    cgroup::{Bounds, Cgroup, Cgroups},
     orphans, process,
     sandbox::{Sandbox, Temporary, unlinked_bytes, used_bytes},
 };
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Of the time, at most one part in so many goes into counting files.
 const COUNTING: u32 = 20;
 
-/// What holds a worker and all it started.
+/// What holds a worker and all it started. The last hold on a group lets go of it, which ends all that is in it.
 #[derive(Clone, Default)]
 pub(super) struct Hold {
     cgroup: Option<Arc<Cgroup>>,
@@ -32,20 +32,32 @@ pub(super) struct Hold {
 impl Hold {
     /// Puts a worker into a group of its own, where there are groups. What it started before stays outside.
     pub(super) async fn take(sandbox: &Sandbox, bounds: &Bounds, pid: u32, temporary: Option<Arc<Temporary>>) -> Self {
-        let Some(cgroups) = sandbox.cgroups.clone() else { return Self { cgroup: None, temporary } };
-        let bounds = *bounds;
-        let join = move || {
-            let cgroup = cgroups.create(&bounds)?;
-            cgroup.add(pid).map(|()| cgroup)
-        };
-        let cgroup = match unblocked(join).await {
-            Ok(cgroup) => Some(Arc::new(cgroup)),
-            Err(error) => {
-                tracing::warn!(target: "fnmesh::runtime", pid, %error, "instance has no cgroup");
-                None
-            }
+        let cgroup = match &sandbox.cgroups {
+            Some(cgroups) => new_group(cgroups, bounds, pid).await,
+            None => None,
         };
         Self { cgroup, temporary }
+    }
+
+    /// Of what the worker forked, which is in the same group.
+    pub(super) fn forked(&self, temporary: Option<Arc<Temporary>>) -> Self {
+        Self { cgroup: self.cgroup.clone(), temporary }
+    }
+
+    /// Moves the worker to another group of its own, and leaves the one it was in to what it forked.
+    pub(super) async fn leave(&mut self, sandbox: &Sandbox, bounds: &Bounds, pid: u32) {
+        if let (Some(cgroups), Some(_)) = (&sandbox.cgroups, &self.cgroup)
+            && let Some(new) = new_group(cgroups, bounds, pid).await
+        {
+            let old = self.cgroup.replace(new);
+            unblocked(move || drop(old)).await;
+        }
+    }
+
+    /// A temporary directory in this one's, for a process that may reach no other.
+    pub(super) async fn temporary_below(&self) -> io::Result<Option<Arc<Temporary>>> {
+        let Some(temporary) = self.temporary.clone() else { return Ok(None) };
+        unblocked(move || Temporary::below(&temporary)).await.map(Arc::new).map(Some)
     }
 
     /// Resolves when the worker passed one of its bounds, with which.
@@ -90,6 +102,8 @@ impl Hold {
 
     async fn overfilled(&self, pid: u32, limit: u64) -> String {
         let Some(temporary) = &self.temporary else { return std::future::pending().await };
+        // Not while it starts: that would take time from it.
+        sleep(LOOK).await;
         loop {
             let begin = Instant::now();
             let (held, counted) = (self.clone(), Arc::clone(temporary));
@@ -107,21 +121,37 @@ impl Hold {
     }
 
     async fn multiplied(&self, pid: u32, limit: u64) -> String {
-        match &self.cgroup {
-            Some(cgroup) => {
-                while !cgroup.was_full() {
+        loop {
+            sleep(LOOK).await;
+            let too_many = match &self.cgroup {
+                Some(cgroup) => cgroup.was_full(),
+                None => {
                     sleep(LOOK).await;
+                    // Only processes, and only those whose parent lives: the others are orphans, and end as such.
+                    unblocked(move || orphans::descendants(pid) as u64).await > limit
                 }
-            }
-            None => {
-                // Only processes, and only those whose parent lives: the others are orphans, and end as such.
-                let started = move || orphans::descendants(pid) as u64;
-                while unblocked(started).await <= limit {
-                    sleep(2 * LOOK).await;
-                }
+            };
+            if too_many {
+                break;
             }
         }
         format!("its worker started more processes and threads than its app's limit of {limit}")
+    }
+}
+
+/// A group with nothing but this process in it.
+async fn new_group(cgroups: &Arc<Cgroups>, bounds: &Bounds, pid: u32) -> Option<Arc<Cgroup>> {
+    let (cgroups, bounds) = (Arc::clone(cgroups), *bounds);
+    let made = unblocked(move || {
+        let cgroup = cgroups.create(&bounds)?;
+        cgroup.add(pid).map(|()| cgroup)
+    });
+    match made.await {
+        Ok(cgroup) => Some(Arc::new(cgroup)),
+        Err(error) => {
+            tracing::warn!(target: "fnmesh::runtime", pid, %error, "worker has no cgroup of its own");
+            None
+        }
     }
 }
 

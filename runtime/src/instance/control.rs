@@ -9,7 +9,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::life::{Start, wait_or_kill};
+use super::{
+    life::{Start, wait_or_kill},
+    zygote::Answer,
+};
 use crate::{
     config::Config,
     inspect::{self, Inspected},
@@ -51,9 +54,30 @@ impl Control {
         Ok(Self { stream, input: Vec::new(), max_frame_bytes: config.max_frame_bytes() })
     }
 
-    /// Loads the app, and tells the worker the parameters it could not read itself.
-    pub(super) async fn load(&mut self, start: &Start) -> Result<Vec<Inspected>, LoadError> {
-        self.send(Kind::Load, &start.load).await?;
+    /// Has the worker load the app; `aux` as the protocol says.
+    pub(super) async fn send_load(&mut self, load: &[u8], aux: u16) -> io::Result<()> {
+        self.send(Header::new(Kind::Load, 0).aux(aux), load).await
+    }
+
+    /// Has the worker load the app if it has not, and waits until it takes calls.
+    pub(super) async fn become_ready(
+        &mut self,
+        start: &Start,
+        load: Option<&[u8]>,
+    ) -> Result<Vec<Inspected>, LoadError> {
+        if let Some(load) = load {
+            self.send_load(load, 0).await?;
+        }
+        self.ready(start).await
+    }
+
+    /// Waits until a zygote has loaded the app.
+    pub(super) async fn loaded(&mut self, pool: &Pool) -> Result<(), LoadError> {
+        self.answer(pool, Kind::Ready).await.map(drop)
+    }
+
+    /// Waits until the app is started, and tells the worker the parameters it could not read itself.
+    async fn ready(&mut self, start: &Start) -> Result<Vec<Inspected>, LoadError> {
         loop {
             let (header, body) = self.next().await?;
             match header.kind {
@@ -64,13 +88,30 @@ impl Control {
                     let ready: inspect::Ready = serde_json::from_slice(&body).map_err(io::Error::from)?;
                     let (inspected, bind) = start.describe.apply(ready);
                     if let Some(bind) = bind {
-                        self.send(Kind::Bind, &bind).await?;
+                        self.send(Header::new(Kind::Bind, 0), &bind).await?;
                     }
                     return Ok(inspected);
                 }
-                Kind::Error => {
-                    return Err(LoadError::Failed(serde_json::from_slice(&body).map_err(io::Error::from)?));
-                }
+                Kind::Error => return Err(failed(&body)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for what a zygote says to a request.
+    pub(super) async fn forked(&mut self, pool: &Pool) -> Result<Answer, LoadError> {
+        let body = self.answer(pool, Kind::Forked).await?;
+        Ok(serde_json::from_slice(&body).map_err(io::Error::from)?)
+    }
+
+    /// Waits for a frame of this kind, and passes on what is logged before it.
+    async fn answer(&mut self, pool: &Pool, kind: Kind) -> Result<Vec<u8>, LoadError> {
+        loop {
+            let (header, body) = self.next().await?;
+            match header.kind {
+                Kind::Log => drop(logs::app_log(pool, None::<InvocationId>, header.aux, &body)),
+                Kind::Error => return Err(failed(&body)),
+                found if found == kind => return Ok(body),
                 _ => {}
             }
         }
@@ -87,16 +128,16 @@ impl Control {
 
     /// Lets the worker finalize, and kills it if it takes too long.
     pub(super) async fn stop(&mut self, process: &mut Process, pool: &Pool) -> String {
-        if self.send(Kind::Stop, &[]).await.is_ok() {
+        if self.send(Header::new(Kind::Stop, 0), &[]).await.is_ok() {
             let _ = timeout(STOP_TIMEOUT, self.serve(pool)).await;
         }
         wait_or_kill(process, STOP_TIMEOUT).await
     }
 
-    async fn send(&mut self, kind: Kind, body: &[u8]) -> io::Result<()> {
+    async fn send(&mut self, header: Header, body: &[u8]) -> io::Result<()> {
         let format = if body.is_empty() { BodyFormat::None } else { BodyFormat::Json };
         let mut out = Vec::new();
-        frame::encode(Header::new(kind, 0).format(format), &[], body, &mut out);
+        frame::encode(header.format(format), &[], body, &mut out);
         self.stream.write_all(&out).await
     }
 
@@ -113,4 +154,8 @@ impl Control {
             }
         }
     }
+}
+
+fn failed(body: &[u8]) -> LoadError {
+    serde_json::from_slice(body).map_or_else(|error| LoadError::Lost(error.into()), LoadError::Failed)
 }

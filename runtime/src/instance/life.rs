@@ -18,18 +18,18 @@ use super::{
     Instance,
     bounds::Hold,
     control::{Control, LoadError},
-    pipes::{LastWords, copy_lines},
+    pipes::{LastWords, copy_output},
+    stock, zygote,
 };
 use crate::{
     config::Config,
     inspect::{Describe, Inspected},
-    logs,
     pool::{
         Pool,
         plan::{Death, Id},
     },
     threads::Threads,
-    worker::process::{Launch, Process},
+    worker::process::{Ends, Launch, Process},
 };
 
 /// How long to read on what a dead worker left in its pipes: a grandchild may hold them open for ever.
@@ -69,7 +69,11 @@ pub(crate) struct Start {
     pub(crate) config: Arc<Config>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) threads: Arc<Threads>,
-    pub(crate) launch: Launch,
+    pub(crate) launch: Arc<Launch>,
+    /// What forks its instances, where they are not spawned.
+    pub(crate) zygote: Option<zygote::Handle>,
+    /// Where a worker may be waiting for it, if its language is slow to start.
+    pub(crate) stock: Option<stock::Handle>,
     /// Body of the load frame.
     pub(crate) load: Vec<u8>,
     pub(crate) describe: Describe,
@@ -117,10 +121,33 @@ pub(crate) async fn live(start: Arc<Start>, reports: Reports, retire: impl Futur
     pool.note_gone(pid);
     instance.note_exited(reason.as_str());
     if let Some(death) = death {
+        if let (0, Some(zygote)) = (death.in_flight, &start.zygote) {
+            // No call explains it: what it was forked from may be to blame.
+            zygote.renew();
+        }
         reports.send(Report::Lost(reason, death));
     }
-    worker.read_pipes_out().await;
+    read_pipes_out(&mut worker.pipes).await;
     worker.hold.release().await;
+}
+
+/// A worker that takes calls: itself, its channels, its functions.
+type Ready = (Worker, Vec<StdUnixStream>, Vec<Inspected>);
+
+/// Why a worker takes no calls.
+enum Unready {
+    /// The app's code raised.
+    Failed(Failure),
+    /// It went away, or is stuck.
+    Lost(Failure),
+}
+
+impl Unready {
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Failed(failure) | Self::Lost(failure) => failure,
+        }
+    }
 }
 
 /// A worker process and what its owner holds of it.
@@ -131,46 +158,85 @@ struct Worker {
     hold: Hold,
 }
 
+/// A worker process on its way to being an instance.
+pub(crate) struct Started {
+    pub(super) process: Process,
+    pub(super) ends: Ends,
+    pub(super) hold: Hold,
+}
+
+impl Started {
+    /// Starts a worker, which runs none of the app's code before it is told what to load.
+    pub(super) async fn spawn(launch: &Launch, channels: usize) -> io::Result<Self> {
+        let (mut process, ends) = Process::start(launch, channels)?;
+        // While the interpreter starts.
+        let hold = Hold::take(&launch.sandbox, &launch.bounds, process.pid(), process.temporary.take()).await;
+        Ok(Self { process, ends, hold })
+    }
+}
+
 impl Worker {
     /// Starts the process and has it load the app.
-    async fn load(start: &Start) -> Result<(Self, Vec<StdUnixStream>, Vec<Inspected>), Failure> {
-        let spawn_failure = |error: io::Error| spawn_failure(&start.launch, &error);
-        let mut process = Process::start(&start.launch).map_err(spawn_failure)?;
+    async fn load(start: &Start) -> Result<Ready, Failure> {
+        if let Some(zygote) = &start.zygote
+            && let Some(forked) = zygote.instance().await?
+        {
+            match Self::become_ready(start, forked, None).await {
+                // Not the app's code, but the fork may be to blame: perhaps it works without.
+                Err(Unready::Lost(failure)) => zygote.give_up(failure.message),
+                Err(Unready::Failed(failure)) => {
+                    zygote.renew();
+                    return Err(failure);
+                }
+                Ok(ready) => return Ok(ready),
+            }
+        }
+        let spare = match &start.stock {
+            Some(stock) => stock.take(&start.pool, &start.launch).await,
+            None => None,
+        };
+        let started = match spare {
+            Some(spare) => Ok(spare),
+            None => Started::spawn(&start.launch, 1 + start.config.threads).await,
+        };
+        let started = started.map_err(|error| spawn_failure(&start.launch, &error))?;
+        Self::become_ready(start, started, Some(&start.load)).await.map_err(Unready::into_failure)
+    }
+
+    /// Waits until the process is an instance of the app, for which it may have to load it first.
+    async fn become_ready(start: &Start, started: Started, load: Option<&[u8]>) -> Result<Ready, Unready> {
+        let Started { process, mut ends, hold } = started;
         let mut pipes = JoinSet::new();
         let last_words = LastWords::default();
-        pipes.spawn(copy_lines(process.stdout.take(), Arc::clone(&start.pool), logs::STDOUT, None));
-        pipes.spawn(copy_lines(process.stderr.take(), Arc::clone(&start.pool), logs::STDERR, Some(last_words.clone())));
-        let mut channels = std::mem::take(&mut process.channels);
-        let control = Control::new(channels.remove(0), &start.config).map_err(spawn_failure)?;
-        let Launch { sandbox, bounds, .. } = &start.launch;
-        let pid = process.pid();
-        // While the interpreter starts: it runs none of the app's code before it is told what to load.
-        let hold = Hold::take(sandbox, bounds, pid, process.temporary.take()).await;
+        copy_output(&mut pipes, ends.stdout, ends.stderr, &start.pool, &last_words);
+        let control = Control::new(ends.channels.remove(0), &start.config)
+            .map_err(|error| Unready::Failed(spawn_failure(&start.launch, &error)))?;
         let mut worker = Self { process, control, pipes, hold };
-        let limit = start.config.start_timeout;
+        let (limit, bounds, pid) = (start.config.start_timeout, &start.launch.bounds, worker.process.pid());
+        let ready = timeout(limit, worker.control.become_ready(start, load));
         let loaded = tokio::select! {
-            loaded = timeout(limit, worker.control.load(start)) => loaded,
+            loaded = ready => loaded,
             reason = worker.hold.exceeded(pid, bounds) => Ok(Err(LoadError::Failed(limit_exceeded(&reason)))),
         };
-        let failure = match loaded {
+        let unready = match loaded {
             Ok(Ok(inspected)) => match start.check_names(&inspected) {
-                Ok(()) => return Ok((worker, channels, inspected)),
-                Err(failure) => failure,
+                Ok(()) => return Ok((worker, ends.channels, inspected)),
+                Err(failure) => Unready::Failed(failure),
             },
-            Ok(Err(LoadError::Failed(failure))) => failure,
+            Ok(Err(LoadError::Failed(failure))) => Unready::Failed(failure),
             Ok(Err(LoadError::Lost(error))) => {
                 let reason = wait_or_kill(&mut worker.process, Duration::from_secs(1)).await;
                 let failure = lost_while_loading(&worker.hold.explain(reason, bounds), &error);
-                worker.read_pipes_out().await;
-                Failure { stack: last_words.text(), ..failure }
+                read_pipes_out(&mut worker.pipes).await;
+                Unready::Lost(Failure { stack: last_words.text(), ..failure })
             }
-            Err(_) => start_timeout(limit),
+            Err(_) => Unready::Lost(start_timeout(limit)),
         };
         worker.process.kill();
         worker.process.wait().await;
-        worker.read_pipes_out().await;
+        read_pipes_out(&mut worker.pipes).await;
         worker.hold.release().await;
-        Err(failure)
+        Err(unready)
     }
 
     /// Watches over a ready worker until its process is gone: how that came, and what it died of if nobody asked it to.
@@ -217,10 +283,10 @@ impl Worker {
         tracing::warn!(target: "fnmesh::runtime", %app, %language, pid, reason, "instance lost");
         (reason, Some(instance.death()))
     }
+}
 
-    async fn read_pipes_out(&mut self) {
-        let _ = timeout(PIPE_REST, async { while self.pipes.join_next().await.is_some() {} }).await;
-    }
+pub(super) async fn read_pipes_out(pipes: &mut JoinSet<()>) {
+    let _ = timeout(PIPE_REST, async { while pipes.join_next().await.is_some() {} }).await;
 }
 
 /// Resolves when no caller waits for the instance and none can start to.
@@ -237,7 +303,7 @@ pub(super) async fn wait_or_kill(process: &mut Process, patience: Duration) -> S
     process.wait().await
 }
 
-fn spawn_failure(launch: &Launch, error: &io::Error) -> Failure {
+pub(super) fn spawn_failure(launch: &Launch, error: &io::Error) -> Failure {
     Failure {
         kind: "SpawnError".to_owned(),
         message: format!("cannot run {} in {}: {error}", launch.program.display(), launch.directory.display()),
@@ -245,7 +311,7 @@ fn spawn_failure(launch: &Launch, error: &io::Error) -> Failure {
     }
 }
 
-fn limit_exceeded(reason: &str) -> Failure {
+pub(super) fn limit_exceeded(reason: &str) -> Failure {
     Failure {
         kind: "LimitExceeded".to_owned(),
         message: format!("{reason}, while it loaded the app"),
@@ -253,7 +319,7 @@ fn limit_exceeded(reason: &str) -> Failure {
     }
 }
 
-fn lost_while_loading(reason: &str, error: &io::Error) -> Failure {
+pub(super) fn lost_while_loading(reason: &str, error: &io::Error) -> Failure {
     Failure {
         kind: "WorkerLost".to_owned(),
         message: format!("{reason} while it loaded the app ({error})"),
@@ -261,7 +327,7 @@ fn lost_while_loading(reason: &str, error: &io::Error) -> Failure {
     }
 }
 
-fn start_timeout(limit: Duration) -> Failure {
+pub(super) fn start_timeout(limit: Duration) -> Failure {
     Failure {
         kind: "StartTimeout".to_owned(),
         message: format!("the app's modules were not loaded within {limit:?}; does one of them block at import?"),

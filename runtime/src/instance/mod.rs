@@ -6,6 +6,8 @@ mod bounds;
 mod control;
 pub(crate) mod life;
 mod pipes;
+pub(crate) mod stock;
+pub(crate) mod zygote;
 
 use std::{
     sync::{

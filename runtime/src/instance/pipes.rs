@@ -8,6 +8,8 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
+    net::unix::pipe,
+    task::JoinSet,
     time::sleep,
 };
 
@@ -16,14 +18,20 @@ use crate::{logs, pool::Pool, worker::frame::MAX_LOG_BYTES};
 /// Between two reads while lines are dropped. A pipe holds 64 KiB, so this bounds the rate too.
 const FLOOD_PAUSE: Duration = Duration::from_millis(2);
 
-/// Turns what a worker writes into log lines, split at newlines and at [`MAX_LOG_BYTES`].
-pub(super) async fn copy_lines(
-    pipe: Option<impl AsyncRead + Unpin>,
-    pool: Arc<Pool>,
-    level: u16,
-    last_words: Option<LastWords>,
+/// Copies both streams of a worker in tasks of `pipes`.
+pub(super) fn copy_output(
+    pipes: &mut JoinSet<()>,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+    pool: &Arc<Pool>,
+    last_words: &LastWords,
 ) {
-    let Some(mut pipe) = pipe else { return };
+    pipes.spawn(copy_lines(stdout, Arc::clone(pool), logs::STDOUT, None));
+    pipes.spawn(copy_lines(stderr, Arc::clone(pool), logs::STDERR, Some(last_words.clone())));
+}
+
+/// Turns what a worker writes into log lines, split at newlines and at [`MAX_LOG_BYTES`].
+async fn copy_lines(mut pipe: impl AsyncRead + Unpin, pool: Arc<Pool>, level: u16, last_words: Option<LastWords>) {
     let copy = |line: &[u8]| {
         let taken = logs::app_log(&pool, None, level, line);
         if let Some(words) = &last_words {

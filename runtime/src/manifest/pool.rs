@@ -35,12 +35,15 @@ impl Manifest {
         let own = self.own(language);
         let min = own.min_instances.unwrap_or(self.min_instances);
         let max = own.max_instances.or(self.max_instances).map_or_else(|| default_max(min), NonZeroU32::get);
+        let queue = own.queue.or(self.queue).map_or(value::DEFAULT_QUEUE, |calls| [calls.get(); 2]);
+        let [queue, quick_queue] = queue.map(|calls| calls as usize);
         Bounds {
             min: min as usize,
             max: max as usize,
             concurrency: own.concurrency.unwrap_or(self.concurrency).get() as usize,
             keep_alive: own.keep_alive.unwrap_or(self.keep_alive),
-            queue: own.queue.unwrap_or(self.queue).get() as usize,
+            queue,
+            quick_queue,
         }
     }
 

@@ -32,8 +32,8 @@ fn absent_manifest_gives_the_defaults() {
     assert_eq!(manifest, Manifest::default());
     assert_eq!(manifest.timeout, Duration::from_secs(30));
     assert_eq!((manifest.concurrency.get(), manifest.min_instances, manifest.max_instances), (100, 1, None));
-    assert_eq!((manifest.keep_alive, manifest.queue.get()), (Duration::from_secs(600), 1024));
-    assert!(manifest.public && !manifest.install_scripts);
+    assert_eq!((manifest.keep_alive, manifest.queue), (Duration::from_secs(600), None));
+    assert!(manifest.public && manifest.fork && !manifest.install_scripts);
     assert_eq!(read(&[(FILE, "")]).unwrap(), Manifest::default());
 }
 
@@ -58,6 +58,7 @@ fn every_key_is_read() {
             max_instances = 256
             keep_alive = "24h"
             queue = 100000
+            fork = false
             install_scripts = true
             public = false
             [env]
@@ -101,7 +102,7 @@ fn every_key_is_read() {
         min_instances: 0,
         max_instances: NonZeroU32::new(256),
         keep_alive: Duration::from_secs(24 * 60 * 60),
-        queue: NonZeroU32::new(100_000).unwrap(),
+        queue: NonZeroU32::new(100_000),
         python: PoolSettings {
             min_instances: Some(3),
             max_instances: NonZeroU32::new(4),
@@ -110,6 +111,7 @@ fn every_key_is_read() {
             queue: NonZeroU32::new(6),
         },
         node: PoolSettings { max_instances: NonZeroU32::new(7), ..PoolSettings::default() },
+        fork: false,
         install_scripts: true,
         public: false,
         env: [("MODE".into(), "test".into())].into(),
@@ -326,15 +328,17 @@ fn language_wins_over_the_app() {
     let manifest =
         parse("min_instances = 2\nmax_instances = 9\nqueue = 10\n[node]\nmin_instances = 0\nqueue = 3").unwrap();
     let (python, node) = (manifest.bounds(Language::Python), manifest.bounds(Language::Node));
-    assert_eq!((python.min, python.max, python.queue), (2, 9, 10));
-    assert_eq!((node.min, node.max, node.queue), (0, 9, 3));
+    assert_eq!((python.min, python.max, python.queue, python.quick_queue), (2, 9, 10, 10));
+    assert_eq!((node.min, node.max, node.queue, node.quick_queue), (0, 9, 3, 3));
 }
 
 #[test]
 fn maximum_follows_a_larger_minimum() {
     let bounds = parse("min_instances = 256").unwrap().bounds(Language::Node);
     assert_eq!((bounds.min, bounds.max), (256, 256));
-    assert!(Manifest::default().bounds(Language::Python).max >= 2);
+    let bounds = Manifest::default().bounds(Language::Python);
+    assert!(bounds.max >= 2);
+    assert_eq!((bounds.queue, bounds.quick_queue), (1024, 16_384));
 }
 
 #[test]

@@ -12,7 +12,8 @@ pub(super) const DEFAULT_CONCURRENCY: NonZeroU32 = NonZeroU32::new(100).unwrap()
 
 pub(super) const DEFAULT_TEMPORARY: ByteSize = ByteSize::mib(512);
 pub(super) const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(10 * 60);
-pub(super) const DEFAULT_QUEUE: NonZeroU32 = NonZeroU32::new(1024).unwrap();
+/// Calls that may wait unless the manifest says something else: at any pace, and at a quick one.
+pub(super) const DEFAULT_QUEUE: [u32; 2] = [1024, 16 * 1024];
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -60,12 +61,8 @@ pub(super) fn some_keep_alive<'de, D: Deserializer<'de>>(deserializer: D) -> Res
     keep_alive(deserializer).map(Some)
 }
 
-pub(super) fn queue<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU32, D::Error> {
-    deserializer.deserialize_any(Count::<1, 100_000>).map(at_least_one)
-}
-
 pub(super) fn some_queue<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
-    queue(deserializer).map(Some)
+    deserializer.deserialize_any(Count::<1, 100_000>).map(at_least_one).map(Some)
 }
 
 /// What a [`Count`] from 1 on has read.

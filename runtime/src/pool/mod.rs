@@ -13,7 +13,7 @@ use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{
-            AtomicBool, AtomicU64,
+            AtomicBool, AtomicU32, AtomicU64,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -56,6 +56,8 @@ pub(crate) struct Pool {
     pub(crate) logs: logs::Budget,
     started: AtomicU64,
     lost: AtomicU64,
+    /// Process id of what makes the next instance start quickly; 0 without.
+    standby: AtomicU32,
     cold_starts: Mutex<ColdStarts>,
 }
 
@@ -67,7 +69,11 @@ impl Pool {
             language,
             bounds,
             max_queue_bytes,
-            queue: Queue::new(queue::Limits { calls: bounds.queue, bytes: max_queue_bytes }),
+            queue: Queue::new(queue::Limits {
+                calls: bounds.queue,
+                quick_calls: bounds.quick_queue,
+                bytes: max_queue_bytes,
+            }),
             asleep: AtomicBool::new(false),
             armed: AtomicBool::new(false),
             bell: Notify::new(),
@@ -78,6 +84,7 @@ impl Pool {
             logs: logs::Budget::default(),
             started: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            standby: AtomicU32::new(0),
             cold_starts: Mutex::default(),
         }
     }
@@ -104,7 +111,8 @@ impl Pool {
     /// # Errors
     /// [`Error::Throttled`] when no more may wait.
     pub(crate) fn enter(&self, bytes: usize) -> Result<Place<'_>, Error> {
-        self.queue.enter(bytes).map_err(|full| self.refusal(full, Instant::now()))
+        let now = Instant::now();
+        self.queue.enter(bytes, now).map_err(|full| self.refusal(full, now))
     }
 
     /// A turn in the line of those that wait for room.
@@ -122,9 +130,7 @@ impl Pool {
 
     fn refusal(&self, full: Full, now: Instant) -> Error {
         let reason = match full {
-            Full::Calls => {
-                format!("{} calls already wait for app {:?}, the limit", self.bounds.queue, self.app)
-            }
+            Full::Calls(limit) => format!("{limit} calls already wait for app {:?}, the limit", self.app),
             Full::Bytes => {
                 let limit = self.max_queue_bytes;
                 format!("the arguments of calls that wait for app {:?} reach the limit of {limit} bytes", self.app)
@@ -162,6 +168,11 @@ impl Pool {
 
     pub(crate) fn note_lost(&self) {
         self.lost.fetch_add(1, Relaxed);
+    }
+
+    /// The zygote or the spare worker there is from now on.
+    pub(crate) fn note_standby(&self, pid: Option<u32>) {
+        self.standby.store(pid.unwrap_or(0), Relaxed);
     }
 
     /// Whether one of the instances has room.

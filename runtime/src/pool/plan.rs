@@ -45,6 +45,8 @@ pub(crate) struct Bounds {
     pub(crate) keep_alive: Duration,
     /// Calls that may wait.
     pub(crate) queue: usize,
+    /// Calls that may wait if they are served within a second.
+    pub(crate) quick_queue: usize,
 }
 
 /// What happened to an instance of the pool.

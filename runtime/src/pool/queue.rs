@@ -24,11 +24,16 @@ use std::{
 use drain::Drain;
 use fnmesh_invoke::Deadline;
 
+/// A longer line is no nuisance as long as it is served within this time.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
+
 /// How much may wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Calls.
+    /// Calls, whatever their pace.
     pub(crate) calls: usize,
+    /// Calls that are served within [`SHORT_WAIT`].
+    pub(crate) quick_calls: usize,
     /// Bytes of their arguments. One call may wait whatever its size.
     pub(crate) bytes: usize,
 }
@@ -36,8 +41,8 @@ pub(crate) struct Limits {
 /// Why a call may not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
-    /// As many calls as may wait do.
-    Calls,
+    /// As many calls as may wait do; how many.
+    Calls(usize),
     /// The arguments of those that wait take as many bytes as may.
     Bytes,
     /// It would wait about so long, which is longer than it has.
@@ -96,6 +101,11 @@ impl Queue {
         self.lock().length
     }
 
+    /// How many calls may wait at present.
+    pub(crate) fn most_calls(&self, now: Instant) -> usize {
+        self.lock().most_calls(self.limits, now)
+    }
+
     /// How many calls wait for room, and since when the first of them has.
     pub(crate) fn line(&self) -> (usize, Option<Instant>) {
         let state = self.lock();
@@ -117,12 +127,15 @@ impl Queue {
     ///
     /// # Errors
     /// When a limit is reached.
-    pub(crate) fn enter(&self, bytes: usize) -> Result<Place<'_>, Full> {
+    pub(crate) fn enter(&self, bytes: usize, now: Instant) -> Result<Place<'_>, Full> {
         let mut state = self.lock();
-        let Length { calls, bytes: held } = &mut state.length;
-        if *calls >= self.limits.calls {
-            return Err(Full::Calls);
+        if state.length.calls >= self.limits.calls {
+            let most = state.most_calls(self.limits, now);
+            if state.length.calls >= most {
+                return Err(Full::Calls(most));
+            }
         }
+        let Length { calls, bytes: held } = &mut state.length;
         if *held > 0 && held.saturating_add(bytes) > self.limits.bytes {
             return Err(Full::Bytes);
         }
@@ -152,6 +165,10 @@ impl Queue {
 }
 
 impl State {
+    fn most_calls(&self, Limits { calls, quick_calls, .. }: Limits, now: Instant) -> usize {
+        self.drain.served_within(SHORT_WAIT, now).min(quick_calls).max(calls)
+    }
+
     /// Marks the first at or behind `ticket` that has not been woken.
     fn wake_from(&mut self, ticket: u64) -> Option<Waker> {
         let from = self.woken_below.max(ticket);

@@ -102,20 +102,26 @@ impl Pool {
             max_instances: self.bounds.max,
             queued: length.calls,
             queued_bytes: length.bytes,
-            max_queued: self.bounds.queue,
+            max_queued: self.queue.most_calls(now),
             max_queued_bytes: self.max_queue_bytes,
+            standby: Some(self.standby.load(Relaxed)).filter(|pid| *pid > 0),
             started: self.started.load(Relaxed),
             lost: self.lost.load(Relaxed),
-            start_ms: published.start_time.map(ms),
+            start_ms: published.start_time.map(precise_ms),
             cold_starts: cold.calls,
-            cold_start_total_ms: ms(cold.total),
-            cold_start_last_ms: (cold.calls > 0).then(|| ms(cold.last)),
+            cold_start_total_ms: precise_ms(cold.total),
+            cold_start_last_ms: (cold.calls > 0).then(|| precise_ms(cold.last)),
             circuit,
             failures: published.failures,
             failure: published.failure.clone(),
             retry_after_ms: retry_after.map(ms),
         }
     }
+}
+
+/// To the microsecond: an instance may be there in less than a millisecond.
+fn precise_ms(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1e3
 }
 
 fn ms(time: Duration) -> u64 {

@@ -233,7 +233,8 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-async fn retired(mut retire: Retire) -> Duration {
+/// Resolves when the pool is to be closed, with how long its calls may take.
+pub(crate) async fn retired(mut retire: Retire) -> Duration {
     // A pool whose handle is gone has no caller left to wait for.
     retire.wait_for(Option::is_some).await.ok().and_then(|patience| *patience).unwrap_or_default()
 }

@@ -33,11 +33,12 @@ impl Child {
     /// Takes over the child `pid`, which nobody else waits for.
     ///
     /// # Errors
-    /// When the kernel is older than Linux 5.4, or there is no such child.
+    /// When the kernel is older than Linux 5.4, when there is no such child, or somebody has taken it over already.
     pub(crate) fn adopt(pid: Pid, expected: Expected) -> io::Result<Self> {
         sweep();
-        let known = expected.found(pid);
+        let known = expected.found(pid).ok_or(io::ErrorKind::AlreadyExists)?;
         let fd = pidfd_open(pid, PidfdFlags::empty()).map_err(explain)?;
+        look(&fd, WaitIdOptions::NOWAIT)?;
         // SAFETY: the `AsyncFd` owns the descriptor, which is open and stays the same, and is never taken out of it.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
         Ok(Self { pid, fd, end: None, known: Some(known) })
@@ -45,6 +46,11 @@ impl Child {
 
     pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().cast_unsigned()
+    }
+
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&self) -> bool {
+        self.end.is_none() && matches!(look(self.fd.get_ref(), WaitIdOptions::NOWAIT), Ok(None))
     }
 
     /// Waits for its end, kills what is left of its group, and says how it ended. Cancel safe.
@@ -173,10 +179,15 @@ mod tests {
     /// A shell that leads its own group, and the first line it prints.
     fn shell(script: &str) -> (Child, String) {
         let expected = Expected::new();
-        let mut shell =
-            Command::new("/bin/sh").args(["-c", script]).process_group(0).stdout(Stdio::piped()).spawn().unwrap();
+        let mut shell = command(script).spawn().unwrap();
         let child = Child::adopt(Pid::from_child(&shell), expected).unwrap();
         (child, first_line(&mut shell))
+    }
+
+    fn command(script: &str) -> Command {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script]).process_group(0).stdout(Stdio::piped());
+        shell
     }
 
     fn first_line(shell: &mut std::process::Child) -> String {
@@ -216,12 +227,21 @@ mod tests {
     async fn process_that_another_one_forked_is_waited_for() {
         become_subreaper().unwrap();
         let expected = Expected::new();
-        let (mut middle, pid) = shell("(sleep 0.05; exit 7) >/dev/null & echo $!");
-        let forked = Pid::from_raw(pid.parse().unwrap()).unwrap();
+        let mut middle = command("(sleep 0.05; exit 7) >/dev/null & echo $!").spawn().unwrap();
+        let forked = Pid::from_raw(first_line(&mut middle).parse().unwrap()).unwrap();
+        // Only then the other one is a child of this process.
+        middle.wait().unwrap();
         let mut forked = Child::adopt(forked, expected).unwrap();
         assert!(is_known(forked.pid));
         assert_eq!(forked.wait().await, "its worker exited with status 7");
-        middle.wait().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_no_child_or_somebody_has_already_is_not_adopted() {
+        let (child, _) = shell("echo; exec sleep 1000");
+        assert_eq!(Child::adopt(child.pid, Expected::new()).err().unwrap().kind(), io::ErrorKind::AlreadyExists);
+        let init = Pid::from_raw(1).unwrap();
+        assert_eq!(Child::adopt(init, Expected::new()).err().unwrap().raw_os_error(), Some(libc::ECHILD));
     }
 
     #[tokio::test]

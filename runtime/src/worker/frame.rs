@@ -15,6 +15,9 @@ pub const MAX_LOG_BYTES: usize = 64 * 1024;
 /// Binary part of the meta of [`Kind::Invoke`]: invocation id and budget.
 pub const INVOKE_META_BYTES: usize = 20;
 
+/// `aux` of [`Kind::Load`]: the worker is to fork instances instead of being one.
+pub const LOAD_ZYGOTE: u16 = 1;
+
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -45,6 +48,10 @@ pub enum Kind {
     Stop = 12,
     /// Parameters the node read from sources.
     Bind = 13,
+    /// Fork an instance, with these descriptors.
+    Fork = 14,
+    /// It is there.
+    Forked = 15,
 }
 
 impl Kind {
@@ -64,6 +71,8 @@ impl Kind {
             11 => Self::Pong,
             12 => Self::Stop,
             13 => Self::Bind,
+            14 => Self::Fork,
+            15 => Self::Forked,
             _ => return None,
         })
     }

@@ -30,7 +30,7 @@ pub(crate) fn is_known(pid: Pid) -> bool {
 pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Option<Known>)> {
     let expected = Expected::new();
     let child = command.spawn()?;
-    let known = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).map(|pid| expected.found(pid));
+    let known = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).and_then(|pid| expected.found(pid));
     Ok((child, known))
 }
 
@@ -43,11 +43,11 @@ impl Expected {
         Self(())
     }
 
-    /// This is the process that was expected.
-    pub(crate) fn found(self, pid: Pid) -> Known {
+    /// This is the process that was expected. `None` if it is known.
+    pub(crate) fn found(self, pid: Pid) -> Option<Known> {
         // Before `self` is dropped, so that there is no moment at which the process is unknown.
-        registry().pids.insert(pid.as_raw_nonzero().get());
-        Known(pid)
+        let is_new = registry().pids.insert(pid.as_raw_nonzero().get());
+        is_new.then(|| Known(pid))
     }
 }
 
@@ -80,7 +80,8 @@ mod tests {
         let pid = Pid::from_raw(i32::MAX - 1).unwrap();
         let expected = Expected::new();
         assert!(is_known(pid));
-        let known = expected.found(pid);
+        let known = expected.found(pid).unwrap();
+        assert!(Expected::new().found(pid).is_none());
         assert!(is_known(pid));
         assert!(registry().pids.contains(&pid.as_raw_nonzero().get()));
         drop(known);

@@ -67,7 +67,6 @@ pub(crate) fn launch(
         bounds,
         access,
         sandbox: Arc::clone(sandbox),
-        channels: 1 + config.threads,
     })
 }
 

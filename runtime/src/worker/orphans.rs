@@ -19,7 +19,7 @@ use tokio::{
 
 use super::known::is_known;
 
-/// Between two looks, however many children end.
+/// Before each look, however many children end.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Between two looks when nobody has ended: an orphan that lives makes no signal.
 const LOOK: Duration = Duration::from_millis(500);
@@ -40,12 +40,13 @@ pub(crate) async fn reap(held: bool) {
     loop {
         // A missed signal does no harm: the next look sees all.
         let _ = timeout(LOOK, ended.recv()).await;
+        // Others end with it, and a new instance may be starting.
+        sleep(PAUSE).await;
         // In a thread where blocking is allowed: there may be thousands.
         let swept = spawn_blocking(move || if held { collect(&orphans()) } else { end_all() });
         if let Err(panic) = swept.await {
             std::panic::resume_unwind(panic.into_panic());
         }
-        sleep(PAUSE).await;
     }
 }
 

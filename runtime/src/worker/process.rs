@@ -2,9 +2,10 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, PipeWriter},
     os::{
-        fd::{AsRawFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
         unix::{net::UnixStream as StdUnixStream, process::CommandExt},
     },
     path::PathBuf,
@@ -41,34 +42,71 @@ pub(crate) struct Launch {
     pub(crate) access: Access,
     /// What it is confined by.
     pub(crate) sandbox: Arc<Sandbox>,
-    /// Channels in all, the control channel included.
-    pub(crate) channels: usize,
+}
+
+impl Launch {
+    /// Whether a worker started like this is as good as one started like `other`.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let Self { program, args, trailing_args, env, directory, bounds, access, sandbox } = self;
+        (program, args, trailing_args) == (&other.program, &other.args, &other.trailing_args)
+            && (env, directory, bounds, access) == (&other.env, &other.directory, &other.bounds, &other.access)
+            && Arc::ptr_eq(sandbox, &other.sandbox)
+    }
+}
+
+/// The node's ends of what joins it with a worker.
+pub(crate) struct Ends {
+    /// The channels, control channel first; non-blocking.
+    pub(crate) channels: Vec<StdUnixStream>,
+    /// What it writes past the worker's own capture.
+    pub(crate) stdout: pipe::Receiver,
+    /// The same for standard error.
+    pub(crate) stderr: pipe::Receiver,
+}
+
+/// The worker's ends of the same.
+pub(crate) struct WorkerEnds {
+    channels: Vec<StdUnixStream>,
+    stdout: PipeWriter,
+    stderr: PipeWriter,
+}
+
+impl Ends {
+    /// Both ends of `channels` channels and two pipes.
+    pub(crate) fn new(channels: usize) -> io::Result<(Self, WorkerEnds)> {
+        let (ours, theirs): (Vec<_>, Vec<_>) =
+            (0..channels).map(|_| StdUnixStream::pair()).collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
+        for stream in &ours {
+            stream.set_nonblocking(true)?;
+        }
+        let [(stdout, its_stdout), (stderr, its_stderr)] = [io::pipe()?, io::pipe()?];
+        let [stdout, stderr] = [stdout, stderr].map(|pipe| pipe::Receiver::from_owned_fd(pipe.into()));
+        let worker = WorkerEnds { channels: theirs, stdout: its_stdout, stderr: its_stderr };
+        Ok((Self { channels: ours, stdout: stdout?, stderr: stderr? }, worker))
+    }
+}
+
+impl WorkerEnds {
+    /// In the order in which a `fork` frame passes them.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let pipes = [self.stdout.as_fd(), self.stderr.as_fd()];
+        pipes.into_iter().chain(self.channels.iter().map(AsFd::as_fd)).collect()
+    }
 }
 
 /// A running worker. Dropped, it is killed with all it started.
 pub(crate) struct Process {
     child: Child,
-    /// The node's ends of the channels, control channel first; non-blocking.
-    pub(crate) channels: Vec<StdUnixStream>,
-    /// What it writes past the worker's own capture.
-    pub(crate) stdout: Option<pipe::Receiver>,
-    /// The same for standard error.
-    pub(crate) stderr: Option<pipe::Receiver>,
     /// Its temporary directory.
     pub(crate) temporary: Option<Arc<Temporary>>,
 }
 
 impl Process {
     /// Starts a worker. Call on a thread that lives as long as the node: the worker gets SIGKILL when it ends.
-    pub(crate) fn start(launch: &Launch) -> io::Result<Self> {
-        let (ours, theirs): (Vec<_>, Vec<_>) =
-            (0..launch.channels).map(|_| StdUnixStream::pair()).collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
-        for stream in &ours {
-            stream.set_nonblocking(true)?;
-        }
-        let inherited: Vec<RawFd> = theirs.iter().map(AsRawFd::as_raw_fd).collect();
+    pub(crate) fn start(launch: &Launch, channels: usize) -> io::Result<(Self, Ends)> {
+        let (ends, theirs) = Ends::new(channels)?;
+        let inherited: Vec<RawFd> = theirs.channels.iter().map(AsRawFd::as_raw_fd).collect();
         let list = inherited.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let [(stdout, its_stdout), (stderr, its_stderr)] = [io::pipe()?, io::pipe()?];
         let mut command = Command::new(&launch.program);
         command
             .args(&launch.args)
@@ -78,8 +116,8 @@ impl Process {
             .envs(launch.env.iter().map(|(name, value)| (name, value)))
             .current_dir(&launch.directory)
             .stdin(Stdio::null())
-            .stdout(its_stdout)
-            .stderr(its_stderr);
+            .stdout(theirs.stdout)
+            .stderr(theirs.stderr);
         let (entry, temporary) = launch.sandbox.prepare(&launch.access, &launch.bounds)?;
         if let Some(temporary) = &temporary {
             command.env("TMPDIR", temporary.path());
@@ -92,13 +130,21 @@ impl Process {
         unsafe { command.pre_exec(move || prepare_child(parent, &inherited, &entry)) };
         let child = spawn(&mut command)?;
         kill_first(child.pid());
-        Ok(Self {
-            child,
-            channels: ours,
-            stdout: Some(pipe::Receiver::from_owned_fd(stdout.into())?),
-            stderr: Some(pipe::Receiver::from_owned_fd(stderr.into())?),
-            temporary: temporary.map(Arc::new),
-        })
+        Ok((Self { child, temporary: temporary.map(Arc::new) }, ends))
+    }
+
+    /// Takes over a worker that another one forked, and that became a child of this process.
+    ///
+    /// # Errors
+    /// When there is no such child, or it is known already.
+    pub(crate) fn adopt(pid: i32, expected: Expected, temporary: Option<Arc<Temporary>>) -> io::Result<Self> {
+        let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Self { child: Child::adopt(pid, expected)?, temporary })
+    }
+
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&self) -> bool {
+        self.child.is_running()
     }
 
     /// The worker's process id.

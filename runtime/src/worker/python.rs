@@ -29,6 +29,5 @@ pub(crate) fn launch(
         bounds: Bounds::new(config, app),
         access,
         sandbox: Arc::clone(sandbox),
-        channels: 1 + config.threads,
     })
 }

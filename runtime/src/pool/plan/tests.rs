@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const BOUNDS: Bounds = Bounds { min: 1, max: 4, concurrency: 10, keep_alive: Duration::from_secs(600), queue: 1000 };
+const BOUNDS: Bounds =
+    Bounds { min: 1, max: 4, concurrency: 10, keep_alive: Duration::from_secs(600), queue: 1000, quick_queue: 1000 };
 const ON_A_CALL: Death = Death { in_flight: 1, answered: false, function: 0 };
 const BETWEEN_CALLS: Death = Death { in_flight: 0, answered: false, function: 0 };
 

@@ -50,6 +50,14 @@ impl Drain {
         }
     }
 
+    /// How many calls of a line are served within `time`, as far as one can tell: 0 where nothing is known.
+    pub(super) fn served_within(&self, time: Duration, now: Instant) -> usize {
+        let Some(since) = self.since.filter(|_| self.capacity > 0) else { return 0 };
+        let elapsed = now.saturating_duration_since(since).as_secs_f64();
+        // Saturates where no time has passed yet.
+        ((self.left + self.capacity) as f64 * (time.as_secs_f64() / elapsed)) as usize
+    }
+
     /// How long a call waits at least, as far as one can tell, that is at `position` of the line, counted from 1.
     /// `None` where nothing is known, as long as no instance is there.
     pub(super) fn wait(&self, position: usize, now: Instant) -> Option<Duration> {
@@ -70,10 +78,10 @@ mod tests {
         let now = Instant::now();
         let mut drain = Drain::default();
         drain.begin(now);
-        assert_eq!(drain.wait(1000, now + SECOND), None);
+        assert_eq!((drain.wait(1000, now + SECOND), drain.served_within(SECOND, now + SECOND)), (None, 0));
         drain.end();
         drain.set_capacity(1, now);
-        assert_eq!(drain.wait(1000, now + SECOND), None);
+        assert_eq!((drain.wait(1000, now + SECOND), drain.served_within(SECOND, now + SECOND)), (None, 0));
     }
 
     #[test]
@@ -90,6 +98,8 @@ mod tests {
         }
         let wait = drain.wait(200, now).unwrap().as_secs_f64();
         assert!((1.5..=2.05).contains(&wait), "{wait}");
+        let served = drain.served_within(2 * SECOND, now);
+        assert!((195..=270).contains(&served), "{served}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 
 use super::*;
 
-const LIMITS: Limits = Limits { calls: 3, bytes: 100 };
+const LIMITS: Limits = Limits { calls: 3, quick_calls: 3, bytes: 100 };
 
 fn queue() -> Queue {
     Queue::new(LIMITS)
@@ -67,27 +67,27 @@ impl<'a> Watched<'a> {
 #[test]
 fn limits_hold_and_places_are_given_back() {
     let queue = queue();
-    let places: Vec<_> = (0..3).map(|_| queue.enter(30).unwrap()).collect();
-    assert_eq!(queue.enter(0).unwrap_err(), Full::Calls);
+    let places: Vec<_> = (0..3).map(|_| queue.enter(30, Instant::now()).unwrap()).collect();
+    assert_eq!(queue.enter(0, Instant::now()).unwrap_err(), Full::Calls(3));
     assert_eq!(queue.length(), Length { calls: 3, bytes: 90 });
     drop(places);
     assert_eq!(queue.length(), Length::default());
-    let _place = queue.enter(90).unwrap();
-    assert_eq!(queue.enter(11).unwrap_err(), Full::Bytes);
-    assert!(queue.enter(10).is_ok());
+    let _place = queue.enter(90, Instant::now()).unwrap();
+    assert_eq!(queue.enter(11, Instant::now()).unwrap_err(), Full::Bytes);
+    assert!(queue.enter(10, Instant::now()).is_ok());
 }
 
 #[test]
 fn single_large_call_may_wait() {
     let queue = queue();
-    let _place = queue.enter(1 << 30).unwrap();
-    assert_eq!(queue.enter(1).unwrap_err(), Full::Bytes);
+    let _place = queue.enter(1 << 30, Instant::now()).unwrap();
+    assert_eq!(queue.enter(1, Instant::now()).unwrap_err(), Full::Bytes);
 }
 
 #[test]
 fn each_free_place_wakes_one_in_order() {
     let queue = queue();
-    let places: Vec<_> = (0..3).map(|_| queue.enter(0).unwrap()).collect();
+    let places: Vec<_> = (0..3).map(|_| queue.enter(0, Instant::now()).unwrap()).collect();
     let mut turns: Vec<_> = places.iter().map(Watched::new).collect();
     let mut room = 0;
     assert!(turns.iter_mut().all(|turn| !turn.poll(&mut room)));
@@ -103,7 +103,7 @@ fn each_free_place_wakes_one_in_order() {
 #[test]
 fn one_that_leaves_wakes_the_next_for_what_it_does_not_need() {
     let queue = queue();
-    let places: Vec<_> = (0..3).map(|_| queue.enter(0).unwrap()).collect();
+    let places: Vec<_> = (0..3).map(|_| queue.enter(0, Instant::now()).unwrap()).collect();
     let mut turns: VecDeque<_> = places.iter().map(Watched::new).collect();
     let mut room = 0;
     turns.iter_mut().for_each(|turn| assert!(!turn.poll(&mut room)));
@@ -121,7 +121,7 @@ fn one_that_leaves_wakes_the_next_for_what_it_does_not_need() {
 #[test]
 fn room_that_one_cannot_use_is_offered_to_the_next() {
     let queue = queue();
-    let places: Vec<_> = (0..2).map(|_| queue.enter(0).unwrap()).collect();
+    let places: Vec<_> = (0..2).map(|_| queue.enter(0, Instant::now()).unwrap()).collect();
     let mut turns: Vec<_> = places.iter().map(Watched::new).collect();
     turns.iter_mut().for_each(|turn| assert!(!turn.poll(&mut 0)));
     queue.wake_one();
@@ -134,7 +134,7 @@ fn room_that_one_cannot_use_is_offered_to_the_next() {
 #[test]
 fn room_that_is_taken_is_offered_to_nobody() {
     let queue = queue();
-    let places: Vec<_> = (0..2).map(|_| queue.enter(0).unwrap()).collect();
+    let places: Vec<_> = (0..2).map(|_| queue.enter(0, Instant::now()).unwrap()).collect();
     let mut turns: Vec<_> = places.iter().map(Watched::new).collect();
     turns.iter_mut().for_each(|turn| assert!(!turn.poll(&mut 0)));
     queue.wake_one();
@@ -147,7 +147,7 @@ fn room_that_is_taken_is_offered_to_nobody() {
 #[test]
 fn room_that_others_were_woken_for_wakes_nobody_else() {
     let queue = queue();
-    let places: Vec<_> = (0..3).map(|_| queue.enter(0).unwrap()).collect();
+    let places: Vec<_> = (0..3).map(|_| queue.enter(0, Instant::now()).unwrap()).collect();
     let mut turns: Vec<_> = places.iter().map(Watched::new).collect();
     turns.iter_mut().for_each(|turn| assert!(!turn.poll(&mut 0)));
     queue.wake_many(2);
@@ -158,13 +158,30 @@ fn room_that_others_were_woken_for_wakes_nobody_else() {
 }
 
 #[test]
+fn more_may_wait_while_they_are_served_quickly() {
+    let since = Instant::now();
+    let then = since + Duration::from_millis(500);
+    // Nothing has left the line in half a second, but what is in flight may all be done.
+    for (capacity, most) in [(1, 3), (2, 4), (100, 6)] {
+        let queue = Queue::new(Limits { quick_calls: 6, ..LIMITS });
+        queue.set_capacity(capacity, since);
+        let places: Vec<_> = (0..3).map(|_| queue.enter(0, then).unwrap()).collect();
+        assert_eq!(queue.enter(0, then).unwrap_err(), Full::Calls(3));
+        let _turn = places[0].line_up(later(), since).unwrap();
+        assert_eq!(queue.most_calls(then), most);
+        let _more: Vec<_> = (3..most).map(|_| queue.enter(0, then).unwrap()).collect();
+        assert_eq!(queue.enter(0, then).unwrap_err(), Full::Calls(most));
+    }
+}
+
+#[test]
 fn call_that_would_wait_past_its_deadline_is_refused() {
     let queue = Queue::new(Limits { calls: 100, ..LIMITS });
     let now = Instant::now();
     queue.set_capacity(1, now);
-    let first = queue.enter(0).unwrap();
+    let first = queue.enter(0, Instant::now()).unwrap();
     let _turn = first.line_up(later(), now).unwrap();
-    let second = queue.enter(0).unwrap();
+    let second = queue.enter(0, Instant::now()).unwrap();
     // In 2 s nothing left the line, so the second one waits 4 s at least.
     let then = now + Duration::from_secs(2);
     let deadline = |seconds| Deadline::after(then, Duration::from_secs(seconds));
@@ -187,7 +204,7 @@ fn no_wake_up_is_lost_between_threads() {
     };
     let call = async || {
         if queue.has_line() || matches!(take(), Look::Nothing { .. }) {
-            let place = queue.enter(1).unwrap();
+            let place = queue.enter(1, Instant::now()).unwrap();
             let mut turn = place.line_up(later(), Instant::now()).unwrap();
             std::future::poll_fn(|cx| turn.poll(cx, take)).await;
         }

@@ -9,7 +9,7 @@ use std::{
 use crate::app::App;
 
 /// What a worker may reach besides the system: paths that are not there do not matter.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Access {
     /// To read and to run.
     pub(crate) readable: Vec<PathBuf>,

@@ -45,7 +45,7 @@ impl Root {
     pub(super) fn directory(self: &Arc<Self>) -> io::Result<Temporary> {
         let path = self.directory.join(self.next.fetch_add(1, Relaxed).to_string());
         private().create(&path)?;
-        Ok(Temporary { path, _root: Arc::clone(self) })
+        Ok(Temporary { path, root: Arc::clone(self), _above: None })
     }
 }
 
@@ -60,10 +60,19 @@ impl Drop for Root {
 #[derive(Debug)]
 pub(crate) struct Temporary {
     path: PathBuf,
-    _root: Arc<Root>,
+    root: Arc<Root>,
+    /// The one it lies in.
+    _above: Option<Arc<Self>>,
 }
 
 impl Temporary {
+    /// One in another, which stays as long as this one.
+    pub(crate) fn below(above: &Arc<Self>) -> io::Result<Self> {
+        let path = above.path.join(above.root.next.fetch_add(1, Relaxed).to_string());
+        private().create(&path)?;
+        Ok(Self { path, root: Arc::clone(&above.root), _above: Some(Arc::clone(above)) })
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -137,6 +137,27 @@ def helped(): return helper.thread.is_alive()
     });
 }
 
+/// As OpenBLAS does it: the handlers of `pthread_atfork()` run within `fork()`.
+#[test]
+fn threads_of_libraries_that_end_for_a_fork_do_not_prevent_it() {
+    let source = r#"
+import ctypes, threading
+done = threading.Event()
+thread = threading.Thread(target=done.wait, daemon=True)
+thread.start()
+@ctypes.CFUNCTYPE(None)
+def prepare():
+    done.set()
+    thread.join()
+getattr(ctypes.CDLL(None), "__register_atfork")(prepare, None, None, None)
+"#;
+    with_app(async |app| {
+        deploy(&app, source).await;
+        assert!(births(&app).iter().all(Birth::is_forked));
+        ids(&app).await;
+    });
+}
+
 #[test]
 fn instances_outlive_their_zygote_and_the_next_one_gets_another() {
     with_app(async |app| {

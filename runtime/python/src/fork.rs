@@ -60,17 +60,18 @@ pub(crate) fn fork(py: Python<'_>, node: Option<Pid>) -> io::Result<Side> {
     }
 }
 
-/// Whether this process has one thread when it forks: some libraries end theirs for that, and start them again later.
+/// Whether this process has one thread when it has forked: some libraries end theirs before, by `os.register_at_fork()`
+/// or `pthread_atfork()`, and start them again later.
 pub(crate) fn threads_step_aside(py: Python<'_>, threads: impl Fn() -> usize) -> bool {
     let mut left = 0;
     let forked = with_hooks(py, || {
-        left = threads();
         // SAFETY: the child only ends.
         let child = match unsafe { libc::fork() } {
             0 => quit(0),
             -1 => return Err(io::Error::last_os_error()),
             child => child,
         };
+        left = threads();
         Pid::from_raw(child).into_iter().for_each(wait_for);
         Ok(child)
     });

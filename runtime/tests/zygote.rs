@@ -226,6 +226,18 @@ def helper_of_this(): return [helper.pid, at_import]
 }
 
 #[test]
+fn zygote_ends_when_there_is_no_instance_for_long() {
+    with_app(async |app| {
+        let manifest = "min_instances = 0\nkeep_alive = \"1s\"\nwritable = [\"births\"]\n";
+        app.deploy(&[("shop.py", PREFIX), ("fnmesh.toml", manifest)]).await.unwrap();
+        let zygote = app.pool().standby.unwrap();
+        until("the zygote ends", || !is_running(zygote)).await;
+        assert_eq!((app.pids().len(), app.pool().standby), (0, None));
+        assert_ne!(ids(&app).await[1], zygote.cast_signed());
+    });
+}
+
+#[test]
 fn zygote_ends_with_its_version() {
     with_app(async |app| {
         deploy(&app, "").await;

@@ -1,6 +1,7 @@
 //! The task that owns a pool's zygote: a process that has the app loaded and forks instances of it.
 //!
-//! It is started for the first instance and stays until the pool is closed. When it dies the instances go on, and the
+//! It is started for the first instance and stays until the pool is closed, or has had no instance and no use for one
+//! for as long as an idle instance stays. When it dies the instances go on, and the
 //! next one starts another; so it is when an instance could not start or died of no call, lest a state that the import
 //! left behind stays for ever. An app that cannot be forked says so once; then its instances are spawned.
 
@@ -21,7 +22,7 @@ use tokio::{
     net::UnixStream,
     sync::{mpsc, oneshot},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -131,9 +132,18 @@ struct Zygote {
 
 impl Owner {
     async fn serve(&mut self, requests: &mut mpsc::UnboundedReceiver<Request>) {
+        let keep_alive = self.start.pool.bounds.keep_alive;
+        let mut used = Instant::now();
         loop {
             let request = tokio::select! {
                 request = requests.recv() => request,
+                () = sleep_until(used + keep_alive), if self.zygote.is_some() => {
+                    used = Instant::now();
+                    if self.start.pool.is_empty() {
+                        self.discard().await;
+                    }
+                    continue;
+                }
                 () = watch(self.zygote.as_mut(), &self.start.pool) => {
                     let reason = self.discard().await;
                     let Pool { app, language, .. } = &*self.start.pool;
@@ -145,6 +155,7 @@ impl Owner {
                 Some(Request::Instance(sender)) if sender.is_closed() => {}
                 Some(Request::Instance(sender)) => {
                     // An instance that nobody waits for any more is dropped, which kills it.
+                    used = Instant::now();
                     let given = self.instance().await;
                     let is_forked = matches!(given, Ok(Some(_)));
                     let _ = sender.send(given);

@@ -284,7 +284,7 @@ impl LocalPool {
     /// What there is for the call whose turn it is, and how much room is left.
     fn look(&self, function: u16) -> Look<Result<Rc<Channel>, Refusal>> {
         if self.closed.get() {
-            return Look::Found { what: Err(Refusal::Gone), room: 0 };
+            return Look::FoundByAll(Err(Refusal::Gone));
         }
         if let Some(channel) = self.pick(function) {
             return Look::Found { what: Ok(channel), room: self.room() };
@@ -292,7 +292,7 @@ impl LocalPool {
         if self.channels.borrow().iter().all(|channel| channel.is_closed())
             && let Some(error) = self.pool.refused(Instant::now())
         {
-            return Look::Found { what: Err(error.into()), room: 0 };
+            return Look::FoundByAll(Err(error.into()));
         }
         Look::Nothing { elsewhere: self.pool.has_room() }
     }

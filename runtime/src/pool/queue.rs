@@ -225,6 +225,8 @@ impl Drop for Place<'_> {
 pub(crate) enum Look<T> {
     /// What it waited for; how much room is left for others.
     Found { what: T, room: usize },
+    /// A reason not to wait, which is everybody's in the line.
+    FoundByAll(T),
     /// Nothing; whether there is room that its thread cannot see yet, which may be another's.
     Nothing { elsewhere: bool },
 }
@@ -244,6 +246,11 @@ impl Turn<'_> {
         match look() {
             Look::Found { what, room } => {
                 self.leave(true, room);
+                Poll::Ready(what)
+            }
+            Look::FoundByAll(what) => {
+                // One that joined the line while this one looked has not been woken, and is not the first.
+                self.leave(false, usize::MAX);
                 Poll::Ready(what)
             }
             Look::Nothing { elsewhere } => {

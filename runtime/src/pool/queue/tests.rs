@@ -59,6 +59,12 @@ impl<'a> Watched<'a> {
         self.turn.poll(&Context::from_waker(&waker), look).is_ready()
     }
 
+    /// Looks, and finds that nobody is to wait any more; says whether it was allowed to.
+    fn refuse(&mut self) -> bool {
+        let waker = Waker::from(Arc::clone(&self.woken));
+        self.turn.poll(&Context::from_waker(&waker), || Look::FoundByAll(())).is_ready()
+    }
+
     fn take_woken(&self) -> bool {
         self.woken.0.swap(false, SeqCst)
     }
@@ -129,6 +135,21 @@ fn room_that_one_cannot_use_is_offered_to_the_next() {
     assert!(turns[1].take_woken() && turns[1].poll(&mut 1));
     queue.wake_one();
     assert!(turns[0].take_woken() && turns[0].poll(&mut 1));
+}
+
+#[test]
+fn reason_not_to_wait_reaches_those_that_joined_meanwhile() {
+    let queue = queue();
+    let places: Vec<_> = (0..3).map(|_| queue.enter(0, Instant::now()).unwrap()).collect();
+    let mut turns: Vec<_> = places.iter().map(Watched::new).collect();
+    for turn in &mut turns[1..] {
+        assert!(!turn.poll(&mut 1), "it is not the first");
+    }
+    for index in 0..3 {
+        assert!(turns[index].refuse());
+        assert!(turns[index + 1..].first().is_none_or(Watched::take_woken));
+    }
+    assert!(!queue.has_line());
 }
 
 #[test]

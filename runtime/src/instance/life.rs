@@ -183,12 +183,15 @@ impl Worker {
         {
             match Self::become_ready(start, forked, None).await {
                 // Not the app's code, but the fork may be to blame: perhaps it works without.
-                Err(Unready::Lost(failure)) => zygote.give_up(failure.message),
+                Err(Unready::Lost(failure)) => zygote.report(Err(failure.message)),
                 Err(Unready::Failed(failure)) => {
                     zygote.renew();
                     return Err(failure);
                 }
-                Ok(ready) => return Ok(ready),
+                Ok(ready) => {
+                    zygote.report(Ok(()));
+                    return Ok(ready);
+                }
             }
         }
         let spare = match &start.stock {

@@ -48,6 +48,9 @@ const CHANNELS: usize = 2;
 /// Descriptors in one frame at most; the kernel takes 253.
 const MAX_DESCRIPTORS: usize = 128;
 
+/// So many instances in a row that are lost before they are ready are no accident: the app does not survive a fork.
+const LOST: u32 = 2;
+
 /// An instance that has the app loaded, or nothing where it has to be spawned.
 pub(super) type Given = Option<Started>;
 
@@ -57,7 +60,8 @@ pub(crate) struct Handle(mpsc::UnboundedSender<Request>);
 pub(crate) enum Request {
     Instance(oneshot::Sender<Result<Given, Failure>>),
     Renew,
-    GiveUp(String),
+    /// What became of an instance: ready, or lost for that reason.
+    Outcome(Result<(), String>),
 }
 
 /// What a zygote says when it was asked for an instance.
@@ -92,9 +96,9 @@ impl Handle {
         let _ = self.0.send(Request::Renew);
     }
 
-    /// Has all further instances spawned.
-    pub(super) fn give_up(&self, reason: String) {
-        let _ = self.0.send(Request::GiveUp(reason));
+    /// Tells what became of an instance: ready, or lost before for that reason.
+    pub(super) fn report(&self, outcome: Result<(), String>) {
+        let _ = self.0.send(Request::Outcome(outcome));
     }
 }
 
@@ -104,7 +108,7 @@ pub(crate) async fn run(
     mut requests: mpsc::UnboundedReceiver<Request>,
     retire: impl Future<Output = Duration>,
 ) {
-    let mut owner = Owner { start, zygote: None, spawns: false, pipes: JoinSet::new() };
+    let mut owner = Owner { start, zygote: None, spawns: false, lost: 0, pipes: JoinSet::new() };
     tokio::select! {
         () = owner.serve(&mut requests) => {}
         _ = retire => {}
@@ -118,6 +122,8 @@ struct Owner {
     zygote: Option<Zygote>,
     /// Forking was given up.
     spawns: bool,
+    /// Instances in a row that were lost before they were ready.
+    lost: u32,
     /// What zygotes write, past their own capture.
     pipes: JoinSet<()>,
 }
@@ -164,8 +170,12 @@ impl Owner {
                     }
                 }
                 Some(Request::Renew) => drop(self.discard().await),
-                Some(Request::GiveUp(reason)) => {
-                    self.give_up(&reason);
+                Some(Request::Outcome(Ok(()))) => self.lost = 0,
+                Some(Request::Outcome(Err(reason))) => {
+                    self.lost += 1;
+                    if self.lost >= LOST {
+                        self.give_up(&reason);
+                    }
                     self.discard().await;
                 }
                 None => return,

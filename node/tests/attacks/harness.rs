@@ -2,9 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    io::{self, Read, Write},
-    net::TcpStream,
+    fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,7 +14,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{Apps, Node, PATIENCE, wait_until};
+use crate::support::{Apps, Node, PATIENCE, post, wait_until};
 
 const CANARY: &str = "def sing(n: int) -> int:\n    return n + 1\n";
 /// 50 calls a second.
@@ -212,20 +210,4 @@ impl Canary {
         self.stop.store(true, SeqCst);
         self.thread.join().unwrap().unwrap_or_else(|error| panic!("the canary was hurt: {error}"))
     }
-}
-
-fn post(url: &str, path: &str, body: &str, patience: Duration) -> io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap())?;
-    stream.set_read_timeout(Some(patience))?;
-    write!(
-        stream,
-        "POST /{path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
-    status.zip(body).ok_or_else(|| io::Error::other(format!("no answer: {answer:?}")))
 }

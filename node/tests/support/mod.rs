@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write as _},
+    io::{self, BufRead, BufReader, Read, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -277,4 +277,21 @@ fn collect(stderr: impl Read + Send + 'static) -> Arc<Mutex<String>> {
         }
     });
     text
+}
+
+/// Calls a function: status and body.
+pub(crate) fn post(url: &str, path: &str, body: &str, patience: Duration) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap())?;
+    stream.set_read_timeout(Some(patience))?;
+    write!(
+        stream,
+        "POST /{path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    status.zip(body).ok_or_else(|| io::Error::other(format!("no answer: {answer:?}")))
 }

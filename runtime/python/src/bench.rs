@@ -30,8 +30,10 @@ impl Bench {
     #[new]
     fn new(py: Python<'_>, channels: Vec<RawFd>, node: RawFd) -> PyResult<Self> {
         package::install(py)?;
-        let core = Core::start(&channels)?;
-        load::load(py, core);
+        let core = Core::inherit(&channels)?;
+        let loaded = load::load(py, core);
+        core.start_threads()?;
+        load::start(py, core, loaded);
         // SAFETY: the caller gives the descriptor away.
         let node = unsafe { OwnedFd::from_raw_fd(node) };
         Ok(Self { core, runner: core.runners.enlist_first(py), node })

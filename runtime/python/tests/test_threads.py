@@ -5,7 +5,7 @@ import threading
 import time
 import unittest
 
-from harness import PING, PONG, RESULT, WorkerTestCase, frame, until
+from harness import ERROR, INTERNAL, PING, PONG, RESULT, WorkerTestCase, frame, until
 
 FUNCTIONS = """
 import threading, time
@@ -20,6 +20,10 @@ def burn(seconds):
     while time.monotonic() < end: pass
     return seconds
 def big(n): return "x" * n
+def fail(): raise ValueError
+def panic(seconds=0):
+    time.sleep(seconds)
+    raise next(kind for kind in BaseException.__subclasses__() if kind.__name__ == "PanicException")
 local = threading.local()
 def visits():
     local.n = getattr(local, "n", 0) + 1
@@ -124,6 +128,23 @@ class Threads(WorkerTestCase):
         self.worker.channels[1].send(b)
         self.assertEqual(self.worker.wait(9999, 0).value(), 1)
         self.assertEqual(self.worker.wait(9999, 1).value(), 2)
+
+    def test_panic_fails_only_the_call_it_happened_in(self):
+        worker = self.start_worker(FUNCTIONS).ready()
+        # Makes PyO3's exception for panics. The worker's own code panics when it fetches that.
+        worker.error("fail")
+        # Inline; then with leadership taken meanwhile; then on a thread beside the leader.
+        for seconds in 0, 0.05, 0.05:
+            first, panic, last = calls = [
+                worker.invocation("fast", [1]),
+                worker.invocation("panic", [seconds]),
+                worker.invocation("fast", [2]),
+            ]
+            worker.channels[1].send(*calls)
+            self.assertEqual([worker.wait(call.id).value() for call in (first, last)], [1, 2])
+            answer = worker.wait(panic.id)
+            self.assertEqual((answer.kind, answer.aux), (ERROR, INTERNAL))
+            self.assertIn("the worker panicked", str(answer.value()))
 
     def test_frames_in_small_pieces(self):
         data = b"".join(self.worker.invocation("fast", [n], id=5000 + n).encode() for n in range(20))

@@ -7,7 +7,7 @@ use pyo3::{
 
 use crate::{
     failure::Failure,
-    ffi,
+    ffi::{self, Owned},
     frame::BodyFormat,
     function::{Parameter, Shape},
     parse::{self, Reader, Refused, Scratch},
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct Arguments<'py> {
     /// By position; while names are bound, one place for each named parameter.
-    values: Vec<Option<Bound<'py, PyAny>>>,
+    values: Vec<Option<Owned<'py>>>,
     names: Option<Bound<'py, PyDict>>,
 }
 
@@ -26,8 +26,6 @@ enum Mismatch {
     Json(Refused),
     #[allow(clippy::box_collection, reason = "one pointer, so that results stay small")]
     Arity(Box<String>),
-    /// The object has a member that is no parameter.
-    Unnamed,
 }
 
 impl From<Refused> for Mismatch {
@@ -46,7 +44,6 @@ impl Mismatch {
         Failure::invalid(match self {
             Self::Json(refused) => format!("the arguments are {}", refused.describe(body)),
             Self::Arity(what) => format!("{}: {what}", function.signature),
-            Self::Unnamed => format!("{}: unexpected argument", function.signature),
         })
     }
 }
@@ -97,8 +94,8 @@ impl<'py> Arguments<'py> {
         request: Bound<'py, PyAny>,
     ) -> Result<(), Failure> {
         self.clear();
-        self.values.resize(function.parameters.len(), None);
-        self.values[parameter] = Some(request.clone());
+        self.values.resize_with(function.parameters.len(), || None);
+        self.values[parameter] = Some(request.clone().into());
         self.complete_names(request.py(), function).map_err(|_| {
             Failure::invalid(format!(
                 "{}: takes more than the HTTP request, which is all it can get",
@@ -111,7 +108,7 @@ impl<'py> Arguments<'py> {
     #[inline(always)]
     pub(crate) fn call(&mut self, function: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
         let names = self.names.as_ref().map_or(std::ptr::null_mut(), Bound::as_ptr);
-        // SAFETY: binding left no place empty, and `Option<Bound>` has the layout of a pointer to an object. The result is
+        // SAFETY: binding left no place empty, and `Option<Owned>` has the layout of a pointer to an object. The result is
         // a new reference, or null with an exception set.
         let result = unsafe {
             let values = self.values.as_ptr().cast();
@@ -124,20 +121,14 @@ impl<'py> Arguments<'py> {
 
     #[inline(always)]
     fn clear(&mut self) {
-        let values: &mut Vec<_> = &mut self.values;
-        while let Some(value) = values.pop() {
-            if let Some(value) = value {
-                // SAFETY: the GIL is held, and the reference was owned.
-                unsafe { ffi::decref(value.into_ptr()) };
-            }
-        }
+        self.values.clear();
         if self.names.is_some() {
             self.names = None;
         }
     }
 
     fn single(&mut self, function: &Shape, value: Bound<'py, PyAny>) -> Result<(), Mismatch> {
-        self.values.push(Some(value));
+        self.values.push(Some(value.into()));
         self.complete_positions(function, 1)
     }
 
@@ -151,62 +142,64 @@ impl<'py> Arguments<'py> {
     ) -> Result<(), Mismatch> {
         let mut reader = Reader::new(py, body, scratch);
         match reader.peek() {
-            Some(b'[') => self.array(function, &mut reader),
-            Some(b'{') => match self.object(function, &mut reader) {
-                Err(Mismatch::Unnamed) => self.object_values(function, Reader::new(py, body, scratch)),
-                bound => bound,
-            },
+            Some(b'[') => self.array(function, reader),
+            Some(b'{') => self.object(function, reader),
             _ => self.single(function, reader.document()?),
         }
     }
 
     /// Positions.
     #[inline(always)]
-    fn array(&mut self, function: &Shape, reader: &mut Reader<'_, 'py>) -> Result<(), Mismatch> {
-        let mut given = 0;
-        let mut more = reader.open(b']');
-        while more {
-            let value = if let Some((value, after)) = reader.compact_int() {
-                more = after;
-                value
-            } else {
-                let value = reader.value(1)?;
-                more = reader.step(b']')?;
-                value
-            };
-            given += 1;
-            if given <= function.positional || function.any_position {
-                self.values.push(Some(value));
-            }
+    fn array(&mut self, function: &Shape, mut reader: Reader<'_, 'py>) -> Result<(), Mismatch> {
+        let most = if function.any_position { usize::MAX } else { function.positional };
+        let more = reader.open(b']') && reader.ints(most, &mut self.values, |int| Some(int.into()));
+        if more || reader.peek().is_some() {
+            return self.array_rest(function, reader, more);
         }
-        reader.finish()?;
+        let given = self.values.len();
         if given == function.positional && function.parameters.len() == given {
             return Ok(());
         }
         self.complete_positions(function, given)
     }
 
+    /// Positions after the integers that the array began with.
+    #[inline(never)]
+    fn array_rest(&mut self, function: &Shape, mut reader: Reader<'_, 'py>, mut more: bool) -> Result<(), Mismatch> {
+        let mut given = self.values.len();
+        while more {
+            let value = reader.value(1)?;
+            more = reader.step(b']')?;
+            given += 1;
+            if given <= function.positional || function.any_position {
+                self.values.push(Some(value.into()));
+            }
+        }
+        reader.finish()?;
+        self.complete_positions(function, given)
+    }
+
     /// Names. Of members with the same name the last one counts.
     #[inline(never)]
-    fn object(&mut self, function: &Shape, reader: &mut Reader<'_, 'py>) -> Result<(), Mismatch> {
+    fn object(&mut self, function: &Shape, mut reader: Reader<'_, 'py>) -> Result<(), Mismatch> {
         let py = reader.py();
-        self.values.resize(function.parameters.len(), None);
+        self.values.resize_with(function.parameters.len(), || None);
         let mut expected = 0;
         let mut more = reader.open(b'}');
         while more {
             let name = reader.key()?;
             if let Some(parameter) = function.find(name, expected) {
                 reader.colon()?;
-                self.values[parameter] = Some(reader.value(1)?);
+                self.values[parameter] = Some(reader.value(1)?.into());
                 expected = parameter + 1;
             } else if function.any_name {
                 let name = parse::string(py, name).ok_or(Refused::SYNTAX)?;
                 reader.colon()?;
                 let value = reader.value(1)?;
-                set(self.names(py), name, value)?;
+                set(self.names(py), name, &value)?;
             } else {
                 self.clear();
-                return Err(Mismatch::Unnamed);
+                return self.object_values(function, reader.again());
             }
             more = reader.step(b'}')?;
         }
@@ -218,7 +211,7 @@ impl<'py> Arguments<'py> {
     fn object_values(&mut self, function: &Shape, reader: Reader<'_, 'py>) -> Result<(), Mismatch> {
         let document = reader.document()?;
         let object = document.cast::<PyDict>().map_err(|error| Mismatch::arity(error.to_string()))?;
-        self.values.extend(object.values().iter().map(Some));
+        self.values.extend(object.values().iter().map(|value| Some(value.into())));
         self.complete_positions(function, object.len()).map_err(|_| {
             let mut names = object.keys().iter().map(|name| name.to_string()).collect::<Vec<_>>();
             names.retain(|name| function.find(name.as_bytes(), 0).is_none());
@@ -254,14 +247,14 @@ impl<'py> Arguments<'py> {
         }
         for (index, parameter) in by_name.iter().enumerate() {
             if let Some(value) = self.values[positional.len() + index].take() {
-                set(self.names(py), parameter.key.bind(py).clone(), value)?;
+                set(self.names(py), parameter.key.bind(py).clone(), &value)?;
             }
         }
         let given = self.values.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
         self.values.truncate(given);
         for (value, parameter) in self.values.iter_mut().zip(positional) {
             if let (None, Some((default,))) = (&value, &parameter.default) {
-                *value = Some(default.bind(py).clone());
+                *value = Some(default.bind(py).clone().into());
             }
         }
         Ok(())
@@ -272,7 +265,7 @@ impl<'py> Arguments<'py> {
     }
 }
 
-fn set<'py>(names: &Bound<'py, PyDict>, name: Bound<'py, PyString>, value: Bound<'py, PyAny>) -> Result<(), Mismatch> {
+fn set<'py>(names: &Bound<'py, PyDict>, name: Bound<'py, PyString>, value: &Bound<'py, PyAny>) -> Result<(), Mismatch> {
     names.set_item(name, value).map_err(|error| Mismatch::arity(error.to_string()))
 }
 

@@ -139,11 +139,13 @@ pub(crate) fn serve<'py>(
     runner.set_entered(entered);
     let result = runner.scope(&call, || execute(py, app, runner, workspace, &call, format, unread));
     runner.set_entered(None);
-    let progress = std::mem::take(&mut workspace.progress);
     let leads = match entered {
-        Some(entered) => core.baton.leave(py, entered),
+        Some(entered) => {
+            workspace.progress = Progress::Idle;
+            core.baton.leave(py, entered)
+        }
         None => {
-            judge(call.function, progress);
+            judge(call.function, std::mem::take(&mut workspace.progress));
             false
         }
     };
@@ -224,14 +226,15 @@ fn answer_failure(core: &Core, runner: &Runner, key: CallKey, failure: &Failure,
     }
 }
 
-/// Adds a `result` frame with an integer. A short one is written in a register: what is stored byte by byte and copied at
-/// once has to wait for the stores.
+/// Adds a `result` frame with an integer.
 #[inline(always)]
 fn push_int(core: &Core, to: &Channel, key: CallKey, int: i64, leads: bool) {
     if !leads || !(0..SHORT_INTS).contains(&int) {
         return push(core, to, key, itoa::Buffer::new().format(int).as_bytes(), leads);
     }
-    let (mut digits, mut length, mut left) = (0, 0, int as u32);
+    // Digits are counted, which a processor foresees, and not found in the word at last: where the next answer goes would
+    // have to wait for this one's value.
+    let (mut digits, mut length, mut left) = (0_u64, 0, int as u32);
     loop {
         digits = digits << 8 | u64::from(b'0' + (left % 10) as u8);
         length += 1;
@@ -242,11 +245,7 @@ fn push_int(core: &Core, to: &Channel, key: CallKey, int: i64, leads: bool) {
     }
     let header = Header::new(Kind::Result, key.id).format(BodyFormat::Json);
     // SAFETY: this thread leads.
-    let answers = unsafe { to.answers() };
-    frame::encode_head(header, &[], length, answers);
-    let digits = digits.to_le_bytes();
-    answers.extend_from_slice(&digits);
-    answers.truncate(answers.len() - (digits.len() - length));
+    frame::encode_short(header, digits.to_le_bytes(), length, unsafe { to.answers() });
 }
 
 /// Adds a `result` frame with JSON.

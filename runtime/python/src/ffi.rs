@@ -2,7 +2,8 @@
 
 use std::{
     ffi::{c_char, c_void},
-    mem::transmute,
+    mem::{ManuallyDrop, transmute},
+    ops::Deref,
     ptr::null_mut,
     sync::atomic::{AtomicPtr, Ordering},
 };
@@ -95,6 +96,33 @@ pub(crate) unsafe fn decref(object: *mut PyObject) {
                 _Py_Dealloc(object);
             }
         }
+    }
+}
+
+/// A reference that is dropped by [`decref`].
+#[repr(transparent)]
+pub(crate) struct Owned<'py>(ManuallyDrop<Bound<'py, PyAny>>);
+
+impl<'py> From<Bound<'py, PyAny>> for Owned<'py> {
+    #[inline(always)]
+    fn from(object: Bound<'py, PyAny>) -> Self {
+        Self(ManuallyDrop::new(object))
+    }
+}
+
+impl<'py> Deref for Owned<'py> {
+    type Target = Bound<'py, PyAny>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Drop for Owned<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: a `Bound` exists under the GIL only, and nothing else drops this one's reference.
+        unsafe { decref(self.0.as_ptr()) }
     }
 }
 

@@ -80,6 +80,11 @@ impl<'a, 'py> Reader<'a, 'py> {
         Self { py, text, index: 0, scratch }
     }
 
+    /// A reader of the same text from its start.
+    pub(crate) fn again(self) -> Self {
+        Self::new(self.py, self.text, self.scratch)
+    }
+
     pub(crate) fn py(&self) -> Python<'py> {
         self.py
     }
@@ -96,27 +101,21 @@ impl<'a, 'py> Reader<'a, 'py> {
     pub(crate) fn peek(&mut self) -> Option<u8> {
         match self.text.get(self.index) {
             Some(&next) if next > b' ' => Some(next),
-            Some(_) => self.skip_space(),
+            Some(_) => {
+                self.index = text::skip_space(self.text, self.index);
+                self.text.get(self.index).copied()
+            }
             None => None,
         }
     }
 
-    #[inline(never)]
-    fn skip_space(&mut self) -> Option<u8> {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.text.get(self.index) {
-            self.index += 1;
-        }
-        self.text.get(self.index).copied()
-    }
-
-    /// The next value of an array if it is an integer of a few digits with a comma or the end right behind it, as most
-    /// numbers among arguments are; and whether there are more. It is consumed with what is behind it.
+    /// The next values of an array, `most` of them, as far as they are short integers with a comma or the end right behind
+    /// them. False at the end of the array.
     #[inline(always)]
-    pub(crate) fn compact_int(&mut self) -> Option<(Bound<'py, PyAny>, bool)> {
-        let (value, end @ (b',' | b']'), next) = number::compact(self.text, self.index)? else { return None };
-        let int = number::int(self.py, value)?;
-        self.index = next;
-        Some((int, end == b','))
+    pub(crate) fn ints<T>(&mut self, most: usize, values: &mut Vec<T>, make: impl Fn(Bound<'py, PyAny>) -> T) -> bool {
+        let (index, more) = number::ints(self.py, self.text, self.index, most, values, make);
+        self.index = index;
+        more
     }
 
     /// Nothing more may follow.
@@ -209,14 +208,14 @@ impl<'a, 'py> Reader<'a, 'py> {
         let first = self.scratch.items.len();
         let mut more = self.open(b']');
         while more {
-            if let Some((item, after)) = self.compact_int() {
+            let (index, after) =
+                number::ints(self.py, self.text, self.index, usize::MAX, &mut self.scratch.items, |item| item);
+            (self.index, more) = (index, after);
+            if more {
+                let item = self.value(depth)?;
                 self.scratch.items.push(item);
-                more = after;
-                continue;
+                more = self.step(b']')?;
             }
-            let item = self.value(depth)?;
-            self.scratch.items.push(item);
-            more = self.step(b']')?;
         }
         self.list(first)
     }

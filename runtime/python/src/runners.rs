@@ -56,8 +56,8 @@ pub(crate) struct Runner {
     running: AtomicU64,
     /// `fnmesh.Cancelled` was sent to this thread for that call. Changes under the GIL only.
     cancelled: AtomicBool,
-    /// What the baton said when this thread entered user code as the leader, or nothing.
-    entered: Cell<Option<Look>>,
+    /// What the baton said when this thread entered user code as the leader, packed, or 0.
+    entered: Cell<u64>,
     /// The call that this thread's code belongs to, or null.
     call: Cell<*const Call>,
     /// Code of the call wrote something that may be part of a line.
@@ -78,7 +78,7 @@ impl Default for Runner {
             ident: AtomicU64::new(0),
             running: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),
-            entered: Cell::new(None),
+            entered: Cell::new(0),
             call: Cell::new(ptr::null()),
             wrote: Cell::new(false),
         }
@@ -129,12 +129,12 @@ impl Runner {
     /// Remembers, for [`Self::defers_output`], how this thread entered user code. What it remembered before.
     #[inline]
     pub(crate) fn set_entered(&self, entered: Option<Look>) -> Option<Look> {
-        self.entered.replace(entered)
+        unpack(self.entered.replace(entered.map_or(0, Look::packed)))
     }
 
     /// Whether this thread leads and is inside user code: then what it writes goes out at the end of the round.
     pub(crate) fn defers_output(&self, core: &Core) -> bool {
-        self.entered.get().is_some_and(|entered| core.baton.look() == entered)
+        unpack(self.entered.get()).is_some_and(|entered| core.baton.look() == entered)
     }
 
     /// Makes `call` this thread's call while `code` runs.
@@ -190,6 +190,11 @@ impl Runner {
         }
         (result, cancelled)
     }
+}
+
+/// What [`Runner::set_entered`] packed.
+fn unpack(entered: u64) -> Option<Look> {
+    (entered != 0).then(|| Look::unpack(entered))
 }
 
 /// All runners.

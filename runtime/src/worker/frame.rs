@@ -12,6 +12,8 @@ const COUNTED_HEADER_BYTES: usize = HEADER_BYTES - 4;
 pub const INITIAL_CREDIT: u16 = 16;
 /// A log line's limit, in bytes; longer ones are split.
 pub const MAX_LOG_BYTES: usize = 64 * 1024;
+/// The longest body of [`encode_short`].
+pub const SHORT_BYTES: usize = 8;
 /// Binary part of the meta of [`Kind::Invoke`]: invocation id and budget.
 pub const INVOKE_META_BYTES: usize = 20;
 
@@ -203,21 +205,11 @@ impl std::error::Error for FrameError {}
 /// [`FrameError`] when no further byte can make it a frame.
 #[inline(always)]
 pub fn decode(buffer: &[u8], limit: usize) -> Result<Decoded<'_>, FrameError> {
-    let Some((length, _)) = buffer.split_first_chunk::<4>() else {
-        return Ok(Decoded::Incomplete(HEADER_BYTES));
-    };
-    let counted = u32::from_le_bytes(*length) as usize;
-    let total = counted + 4;
-    if counted < COUNTED_HEADER_BYTES {
-        return Err(FrameError::BadLength);
-    }
-    if total > limit {
-        return Err(FrameError::TooLarge { length: total, limit });
-    }
     let Some((fixed, rest)) = buffer.split_first_chunk::<HEADER_BYTES>() else {
-        return Ok(Decoded::Incomplete(total));
+        return decode_short(buffer, limit);
     };
-    let [_, _, _, _, kind, format, aux0, aux1, id0, id1, id2, id3, meta0, meta1, meta2, meta3] = *fixed;
+    let [l0, l1, l2, l3, kind, format, aux0, aux1, id0, id1, id2, id3, meta0, meta1, meta2, meta3] = *fixed;
+    let total = total([l0, l1, l2, l3], limit)?;
     let meta_length = u32::from_le_bytes([meta0, meta1, meta2, meta3]) as usize;
     let payload_length = total - HEADER_BYTES;
     let header = Header {
@@ -236,6 +228,29 @@ pub fn decode(buffer: &[u8], limit: usize) -> Result<Decoded<'_>, FrameError> {
     Ok(Decoded::Frame(Frame { header, meta, body }))
 }
 
+/// [`decode`] for a buffer that ends within the header.
+#[cold]
+fn decode_short(buffer: &[u8], limit: usize) -> Result<Decoded<'_>, FrameError> {
+    Ok(Decoded::Incomplete(match buffer.first_chunk() {
+        Some(length) => total(*length, limit)?,
+        None => HEADER_BYTES,
+    }))
+}
+
+/// Bytes of the frame that begins with `length`.
+#[inline(always)]
+fn total(length: [u8; 4], limit: usize) -> Result<usize, FrameError> {
+    let counted = u32::from_le_bytes(length) as usize;
+    let total = counted + 4;
+    if counted < COUNTED_HEADER_BYTES {
+        return Err(FrameError::BadLength);
+    }
+    if total > limit {
+        return Err(FrameError::TooLarge { length: total, limit });
+    }
+    Ok(total)
+}
+
 /// Appends a frame to `out`.
 ///
 /// # Panics
@@ -243,17 +258,28 @@ pub fn decode(buffer: &[u8], limit: usize) -> Result<Decoded<'_>, FrameError> {
 #[inline(always)]
 pub fn encode(header: Header, meta: &[u8], body: &[u8], out: &mut Vec<u8>) {
     out.reserve(HEADER_BYTES + meta.len() + body.len());
-    encode_head(header, meta, body.len(), out);
+    out.extend_from_slice(&head(header, meta.len(), body.len()));
+    if !meta.is_empty() {
+        out.extend_from_slice(meta);
+    }
     out.extend_from_slice(body);
 }
 
-/// Appends all of a frame but its body, which the caller sends right after, all `body_length` bytes of it.
-///
-/// # Panics
-/// As [`encode`].
+/// Appends a frame without meta whose body is the first `length` bytes of `body`. All of it is written at once, from
+/// registers: what is stored in small parts and copied as a whole has to wait for the stores.
 #[inline(always)]
-pub fn encode_head(header: Header, meta: &[u8], body_length: usize, out: &mut Vec<u8>) {
-    let counted = COUNTED_HEADER_BYTES + meta.len() + body_length;
+pub fn encode_short(header: Header, body: [u8; SHORT_BYTES], length: usize, out: &mut Vec<u8>) {
+    let length = length.min(SHORT_BYTES);
+    let mut frame = [0; HEADER_BYTES + SHORT_BYTES];
+    frame[..HEADER_BYTES].copy_from_slice(&head(header, 0, length));
+    frame[HEADER_BYTES..].copy_from_slice(&body);
+    out.extend_from_slice(&frame);
+    out.truncate(out.len() - (SHORT_BYTES - length));
+}
+
+#[inline(always)]
+fn head(header: Header, meta_length: usize, body_length: usize) -> [u8; HEADER_BYTES] {
+    let counted = COUNTED_HEADER_BYTES + meta_length + body_length;
     let counted = u32::try_from(counted).expect("callers limit meta and body far below 4 GiB");
     let mut fixed = [0; HEADER_BYTES];
     fixed[..4].copy_from_slice(&counted.to_le_bytes());
@@ -261,9 +287,6 @@ pub fn encode_head(header: Header, meta: &[u8], body_length: usize, out: &mut Ve
     fixed[5] = header.format as u8;
     fixed[6..8].copy_from_slice(&header.aux.to_le_bytes());
     fixed[8..12].copy_from_slice(&header.id.to_le_bytes());
-    fixed[12..].copy_from_slice(&(meta.len() as u32).to_le_bytes());
-    out.extend_from_slice(&fixed);
-    if !meta.is_empty() {
-        out.extend_from_slice(meta);
-    }
+    fixed[12..].copy_from_slice(&(meta_length as u32).to_le_bytes());
+    fixed
 }

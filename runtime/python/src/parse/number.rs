@@ -16,7 +16,7 @@ const COMPACT_DIGITS: usize = 9;
 
 /// A short integer at `index`, the byte behind it, and the index behind that.
 #[inline(always)]
-pub(super) fn compact(text: &[u8], index: usize) -> Option<(i64, u8, usize)> {
+fn compact(text: &[u8], index: usize) -> Option<(i64, u8, usize)> {
     let rest = text.get(index..)?;
     let mut value = 0;
     for (digits, &byte) in rest.iter().take(COMPACT_DIGITS + 1).enumerate() {
@@ -28,6 +28,29 @@ pub(super) fn compact(text: &[u8], index: usize) -> Option<(i64, u8, usize)> {
         value = value * 10 + i64::from(digit);
     }
     None
+}
+
+/// Adds the next values of an array, up to `most` in all, as far as [`compact`] reads them. Where it ended, and whether
+/// the array goes on. Not inlined: what it needs fits into registers.
+#[inline(never)]
+pub(super) fn ints<'py, T>(
+    py: Python<'py>,
+    text: &[u8],
+    mut index: usize,
+    most: usize,
+    values: &mut Vec<T>,
+    make: impl Fn(Bound<'py, PyAny>) -> T,
+) -> (usize, bool) {
+    while values.len() < most {
+        let Some((value, end @ (b',' | b']'), next)) = compact(text, index) else { break };
+        let Some(int) = int(py, value) else { break };
+        values.push(make(int));
+        index = next;
+        if end == b']' {
+            return (index, false);
+        }
+    }
+    (index, true)
 }
 
 /// `None` without memory.

@@ -22,6 +22,15 @@ impl Text {
     }
 }
 
+/// The index of the first byte from `index` on that is no white space.
+#[inline(never)]
+pub(super) fn skip_space(text: &[u8], mut index: usize) -> usize {
+    while let Some(b' ' | b'\n' | b'\r' | b'\t') = text.get(index) {
+        index += 1;
+    }
+    index
+}
+
 /// Reads the string that begins at `index`. Its bytes are UTF-8 only if the text is.
 #[inline]
 pub(super) fn read(text: &[u8], index: &mut usize, unescaped: &mut Vec<u8>) -> Result<Text, Refused> {

@@ -111,7 +111,8 @@ impl<'py> Reader<'_, 'py> {
             self.index += usize::from(matches!(self.text.get(self.index), Some(b'+' | b'-')));
             self.digits()?;
         }
-        let text = std::str::from_utf8(&self.text[start..self.index]).unwrap_or_default();
+        // SAFETY: digits, signs, a point and an exponent, all of them ASCII.
+        let text = unsafe { std::str::from_utf8_unchecked(&self.text[start..self.index]) };
         match text.parse::<f64>() {
             Ok(float) if float.is_finite() => Ok(PyFloat::new(self.py, float).into_any()),
             _ => Err(self.refuse("a number is too large for a float")),

@@ -78,9 +78,11 @@ def binary(name: str = "fnmesh") -> Path:
 
 
 @contextlib.contextmanager
-def fnmesh(directories: Sequence[Path | str], until: str = "settled", quiet: bool = False) -> Iterator[Server]:
+def fnmesh(
+    directories: Sequence[Path | str], until: str = "settled", quiet: bool = False, options: Sequence[str] = ()
+) -> Iterator[Server]:
     """A node that serves these directories, once it has reported the event `until`."""
-    command = [binary(), "serve", "--json", "--listen", "127.0.0.1:0", *directories]
+    command = [binary(), "serve", "--json", "--listen", "127.0.0.1:0", *options, *directories]
     spawned = time.perf_counter()
     process = subprocess.Popen(
         command,

@@ -1,17 +1,23 @@
 import contextlib
+import dataclasses
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from unittest import mock
 from xml.etree import ElementTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from harness import bars, chart, document, openloop, outcome, peers, proc, report, servers, wrk
+from harness import bars, canary, chart, document, footprint, harm, openloop, outcome, peers, proc, report, servers, wrk
 
 
 def run(requests: int, other_load: float = 0.0, errors: int = 0) -> wrk.Run:
@@ -158,6 +164,128 @@ class Overload(unittest.TestCase):
         result = overloaded()
         self.assertEqual(len(outcome.render([result]).split("\n")), 3)
         self.assertEqual(json.loads(json.dumps(result.as_json()))["overload"]["load"]["connections"], 4)
+
+
+def sung(*milliseconds: float, error: str | None = None) -> list[canary.Call]:
+    return [canary.Call(due, due + 0.001, due + ms / 1e3, error) for due, ms in enumerate(milliseconds)]
+
+
+class Canary(unittest.TestCase):
+    def test_latency_counts_from_when_a_call_was_due(self):
+        times = canary.times([*sung(*range(1, 100)), *sung(500, error="502")])
+        self.assertEqual((times.calls, times.errors), (100, 1))
+        self.assertEqual([round(time, 6) for time in (times.p50, times.p99, times.max)], [50, 99, 500])
+        self.assertAlmostEqual(times.late_p99, 1)
+
+    def test_no_calls_have_no_times(self):
+        times = canary.times([])
+        self.assertEqual((times.calls, times.errors), (0, 0))
+        self.assertNotEqual(times.p99, times.p99)
+
+    def test_calls_belong_to_the_phase_they_were_due_in(self):
+        calls = sung(1, 5000, 1, 1)
+        self.assertEqual(canary.between(calls, 1, 3), calls[1:3])
+
+    def test_sings_at_its_rate_whatever_the_answers_are(self):
+        with canary.singing(f"127.0.0.1:{servers.free_port()}", "/") as calls:
+            time.sleep(1)
+        self.assertGreater(len(calls), canary.PER_SECOND / 4)
+        for one, next_one in itertools.pairwise(sorted(calls, key=lambda call: call.due)):
+            self.assertAlmostEqual(next_one.due - one.due, 1 / canary.PER_SECOND)
+        self.assertTrue(all("refused" in call.error for call in calls))
+
+
+HELD = footprint.Footprint(rss_bytes=10 * 2**20, processes=5, fds=44, groups=8, temporaries=2)
+
+
+def harmed(quiet_ms: float = 0.5, during_ms: float = 1.0, **changes) -> harm.Harm:
+    figures = {
+        "attack": "forks", "seconds": 3.0, "rounds": 9, "surprises": [], "errors": [], "before": HELD,
+        "rss_most": 11 * 2**20, "after": HELD, "outlived": 0, "other_load": (0.0, 0.02),
+        "quiet": canary.times(sung(quiet_ms)), "during": canary.times(sung(during_ms)), **changes,
+    }
+    return harm.Harm(**figures)
+
+
+class Harm(unittest.TestCase):
+    def test_nothing_is_wrong_when_nobody_noticed(self):
+        self.assertEqual(harmed().failures, [])
+        self.assertEqual(harmed(after=dataclasses.replace(HELD, processes=4)).failures, [])
+
+    def test_each_bar_can_be_missed(self):
+        for changes, said in [
+            ({"quiet_ms": 2.0, "during_ms": 10.1}, "p99 10.10 ms is 5.0 times the quiet one (2.00 ms), over 5"),
+            ({"during_ms": 5.1}, "5.1 times the quiet one (0.50 ms, counted as 1 ms)"),
+            ({"during": canary.times([])}, "was not called"),
+            ({"errors": ["502 b''", "502 b''"]}, "2 calls of the canary failed, the first with 502"),
+            ({"surprises": ["send answers 200"]}, "forks: send answers 200"),
+            ({"rss_most": 75 * 2**20}, "grew by 65 MiB, over 64 MiB"),
+            ({"after": dataclasses.replace(HELD, rss_bytes=27 * 2**20)}, "kept 17 MiB, over 16 MiB"),
+            ({"after": dataclasses.replace(HELD, fds=46, groups=9)}, "left behind: 2 fds, 1 cgroups"),
+            ({"outlived": 3}, "3 processes outlived the node"),
+        ]:
+            with self.subTest(said):
+                self.assertEqual(len(harmed(**changes).failures), 1)
+                self.assertIn(said, harmed(**changes).failures[0])
+
+    def test_quiet_times_count_within_bounds(self):
+        for quiet, counted in [(0.1, 1.0), (2.0, 2.0), (9.0, 4.0)]:
+            self.assertAlmostEqual(harmed(quiet_ms=quiet, during_ms=8.0).p99_ratio, 8.0 / counted)
+
+    def test_all_but_slowness_is_a_failure_however_loud_it_was(self):
+        self.assertEqual(len(harmed(during_ms=100.0).failures), 1)
+        self.assertEqual(harmed(during_ms=100.0).lasting_failures, [])
+        self.assertEqual(len(harmed(during_ms=100.0, outlived=1).lasting_failures), 1)
+
+    def test_prints_and_stores_all_of_it(self):
+        self.assertEqual(harm.render([harmed()]).count("| forks "), 2)
+        self.assertEqual(json.loads(json.dumps(harmed().as_json()))["before"]["fds"], 44)
+        self.assertEqual(harm.noise([harmed()]), "Nothing else ran beside.")
+        self.assertIn("forks (50% of a core)", harm.noise([harmed(other_load=(0.5, 0.0))]))
+
+
+class Footprints(unittest.TestCase):
+    def test_finds_processes_by_their_environment(self):
+        marker = f"ATTACK=/no/such/directory/{os.getpid()}"
+        name, value = marker.split("=")
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, env={name: value}) as child:
+            while not (found := list(footprint.marked(marker))):
+                pass
+            self.assertEqual(found, [child.pid])
+            self.assertEqual(list(footprint.marked(marker[:-1])), [])
+            self.assertEqual(footprint.end_marked(marker), 1)
+            self.assertEqual(child.wait(), -9)
+
+    def test_most_memory_is_read_from_status(self):
+        self.assertEqual(footprint.parse_most_rss("Name:\tx\nVmHWM:\t  512 kB\nVmRSS:\t 4 kB\n"), 512 * 1024)
+        self.assertEqual(footprint.parse_most_rss(""), 0, "a zombie has no memory")
+
+    def test_groups_are_those_below_the_node_s_own(self):
+        with tempfile.TemporaryDirectory() as root:
+            for group in ("memory/a/fnmesh-7-0/1", "pids/fnmesh-7-0/1", "pids/fnmesh-7-0/2", "pids/fnmesh-77-0/1"):
+                Path(root, group).mkdir(parents=True)
+            with mock.patch.object(footprint, "CGROUPS", Path(root)):
+                self.assertEqual(len(list(footprint.groups(7))), 3)
+
+    def test_waits_until_it_is_as_before(self):
+        states = iter([dataclasses.replace(HELD, fds=50), dataclasses.replace(HELD, processes=4), HELD])
+        self.assertEqual(footprint.back(lambda: next(states), HELD, HELD.rss_bytes, 10), HELD)
+
+
+class Attackers(unittest.TestCase):
+    def test_each_step_is_a_function_that_is_there(self):
+        loader = SourceFileLoader("attacks", str(Path(__file__).resolve().parent.parent / "attacks"))
+        attacks = module_from_spec(spec_from_loader("attacks", loader))
+        with mock.patch.dict(sys.modules, attacks=attacks), mock.patch.object(sys, "dont_write_bytecode", True):
+            loader.exec_module(attacks)
+        folder = attacks.LOADTEST / "attackers"
+        there = {
+            "py": set(re.findall(r"^def (\w+)", (folder / "attacker.py").read_text(), re.M)),
+            "js": set(re.findall(r"^exports\.(\w+)", (folder / "attacker.js").read_text(), re.M)),
+        }
+        used = {(step.language, step.function) for attack in attacks.ATTACKS.values() for step in attack.steps}
+        used |= {("py", "ok"), ("js", "ok")}
+        self.assertEqual(used, {(language, name) for language, names in there.items() for name in names})
 
 
 class Bars(unittest.TestCase):

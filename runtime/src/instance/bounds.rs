@@ -13,11 +13,11 @@ use crate::worker::{
     sandbox::{Sandbox, Temporary, unlinked_bytes, used_bytes},
 };
 
-/// How fast memory can fill, in bytes a second: what is far below its limit is looked at less often.
+/// How fast memory and files can fill, in bytes a second: what is far below its limit is looked at less often.
 const FASTEST_BYTES: u64 = 4 << 30;
 const SHORTEST_LOOK: Duration = Duration::from_millis(20);
 const LONGEST_LOOK: Duration = Duration::from_millis(500);
-/// How often temporary files and refused processes are looked at.
+/// How often refused processes are looked at, and temporary files at least.
 const LOOK: Duration = Duration::from_millis(250);
 /// Of the time, at most one part in so many goes into counting files.
 const COUNTING: u32 = 20;
@@ -116,7 +116,8 @@ impl Hold {
                 let limit = limit >> 20;
                 return format!("its worker wrote more temporary files than its app's limit of {limit} MiB");
             }
-            sleep_until(begin + LOOK.max(begin.elapsed() * COUNTING)).await;
+            let next = until_next_look(limit - used).clamp(SHORTEST_LOOK, LOOK);
+            sleep_until(begin + next.max(begin.elapsed() * COUNTING)).await;
         }
     }
 

@@ -127,8 +127,9 @@ pub(crate) async fn live(start: Arc<Start>, reports: Reports, retire: impl Futur
         }
         reports.send(Report::Lost(reason, death));
     }
-    read_pipes_out(&mut worker.pipes).await;
+    // What it started may hold its pipes open, and be at work.
     worker.hold.release().await;
+    read_pipes_out(&mut worker.pipes).await;
 }
 
 /// A worker that takes calls: itself, its channels, its functions.

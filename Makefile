@@ -38,6 +38,7 @@ setup: ## install what `make test` needs
 check: setup ## format, lints, documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p fnmesh-python --features bench --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
 
 test: check test-rust test-python test-node test-scripts ## everything, unattended

@@ -87,7 +87,7 @@ pub struct PoolStatus {
     pub queued: usize,
     /// Bytes of their arguments.
     pub queued_bytes: usize,
-    /// Calls that may wait.
+    /// Calls that may wait at the present pace.
     pub max_queued: usize,
     /// Bytes of arguments that may wait.
     pub max_queued_bytes: usize,

@@ -101,8 +101,8 @@ impl Attack {
         post(&self.node.url, path, body, PATIENCE)
     }
 
-    /// Whether nothing has changed since this was called last: a fork gets its control group when it takes calls
-    /// already.
+    /// Whether nothing has changed since this was called last: a zygote moves to another control group when its fork
+    /// takes calls already.
     fn is_settled(&mut self) -> bool {
         thread::sleep(SETTLE);
         let now = self.footprint();

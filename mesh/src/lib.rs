@@ -5,5 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod dispatch;
+mod id;
 
 pub use dispatch::{Dispatch, MAX_HOPS};
+pub use id::{InvalidId, NodeId};

@@ -6,6 +6,7 @@
 
 mod dispatch;
 mod id;
+pub mod transport;
 
 pub use dispatch::{Dispatch, MAX_HOPS};
 pub use id::{InvalidId, NodeId};

@@ -1,0 +1,336 @@
+//! The side of a link that sends requests.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use quinn::Connection;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::{sync::oneshot, task::JoinSet};
+
+use super::{
+    CANCEL, LARGE_BYTES,
+    envelope::{self, Failure, Message},
+    frame::{self, Frame, Limits},
+    items::Items,
+    outbox::Outbox,
+    reader::{ReadError, Reader},
+};
+
+/// On links with longer round trips a lost packet holds up the calls of its stream for too long.
+const LONG_ROUND_TRIP: Duration = Duration::from_millis(5);
+/// Call streams of such a link, so that a lost packet holds up an eighth of the calls.
+const LONG_LINK_STREAMS: usize = 8;
+
+/// Sends requests over one link and awaits their answers: from any thread, any number at a time.
+#[derive(Clone)]
+pub struct Caller(Arc<Inner>);
+
+struct Inner {
+    connection: Connection,
+    /// The long-lived streams that small requests share.
+    streams: Box<[Arc<Outbox>]>,
+    calls: Mutex<Calls>,
+    limits: Limits,
+}
+
+#[derive(Default)]
+struct Calls {
+    next: u64,
+    pending: HashMap<u64, Pending>,
+    /// Why no more are taken.
+    lost: Option<Arc<str>>,
+}
+
+struct Pending {
+    answer: oneshot::Sender<Result<Response, CallError>>,
+    sent: Sent,
+}
+
+/// How to tell whether a request left this node.
+enum Sent {
+    /// When this outbox has handed over more bytes than stand before the request.
+    From { outbox: Arc<Outbox>, offset: u64 },
+    /// It may have.
+    Maybe,
+}
+
+/// A successful answer.
+#[derive(Debug)]
+pub enum Response {
+    /// All of it.
+    Value {
+        /// The result, as JSON.
+        result: Box<RawValue>,
+        /// The bytes beside it.
+        body: Bytes,
+    },
+    /// One item after the other.
+    Stream(Items),
+}
+
+/// Why a request has no successful answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// It did not leave this node.
+    #[error("the request was not sent: {0}")]
+    NotSent(Arc<str>),
+    /// It may have left this node; whether the peer acted on it is unknown.
+    #[error("the link was lost before the answer came: {0}")]
+    Lost(Arc<str>),
+    /// The peer answered with an error.
+    #[error("{0}")]
+    Failed(Failure),
+}
+
+impl Caller {
+    /// The caller of a link whose handshake is complete.
+    ///
+    /// The second value carries the calls: it has to be polled as long as the link is wanted, and ends with the
+    /// reason when the link is lost; calls in flight end with it.
+    pub fn new(connection: Connection, limits: Limits) -> (Self, impl Future<Output = Arc<str>> + Send + 'static) {
+        let count = if connection.rtt() > LONG_ROUND_TRIP { LONG_LINK_STREAMS } else { 1 };
+        let streams = (0..count).map(|_| Arc::default()).collect();
+        let inner = Arc::new(Inner { connection, streams, calls: Mutex::default(), limits });
+        (Self(Arc::clone(&inner)), inner.run())
+    }
+
+    /// The connection it uses.
+    pub fn connection(&self) -> &Connection {
+        &self.0.connection
+    }
+
+    /// How many requests wait for their answer.
+    pub fn in_flight(&self) -> usize {
+        self.0.calls().pending.len()
+    }
+
+    /// Sends a request and awaits its answer. Dropping the future withdraws the request.
+    ///
+    /// There is no timeout: a peer that is gone is noticed by the link, and everything else is the caller's to bound.
+    ///
+    /// # Errors
+    /// [`CallError`], which tells whether the peer may have acted on the request.
+    pub async fn call(&self, method: &str, params: &impl Serialize, body: Bytes) -> Result<Response, CallError> {
+        let id = self.0.number();
+        let write = |out: &mut BytesMut| envelope::request(out, id, method, params);
+        if body.len() > LARGE_BYTES {
+            let mut frame = BytesMut::new();
+            frame::head(&mut frame, write, body.len());
+            return self.0.call_alone(id, frame.freeze(), body).await;
+        }
+        let outbox = self.0.shared_stream(id);
+        outbox.room().await;
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut calls = self.0.calls();
+            calls.check()?;
+            // Under the lock: the answer finds the call, and the loss of the link finds it or is seen above.
+            let Some(offset) = outbox.push(|out| frame::encode(out, write, &body)) else { return Err(calls.refused()) };
+            let sent = Sent::From { outbox: Arc::clone(outbox), offset };
+            calls.pending.insert(id, Pending { answer, sent });
+        }
+        let withdrawal = Withdrawal { inner: &self.0, id };
+        let answer = answered.await;
+        std::mem::forget(withdrawal);
+        answer.unwrap_or_else(|_| Err(self.0.calls().forgotten()))
+    }
+}
+
+impl Inner {
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn number(&self) -> u64 {
+        let mut calls = self.calls();
+        calls.next += 1;
+        calls.next
+    }
+
+    fn shared_stream(&self, id: u64) -> &Arc<Outbox> {
+        &self.streams[id as usize % self.streams.len()]
+    }
+
+    /// A request on a stream of its own, which holds up no other.
+    async fn call_alone(&self, id: u64, head: Bytes, body: Bytes) -> Result<Response, CallError> {
+        let not_sent = |error: &dyn std::fmt::Display| CallError::NotSent(error.to_string().into());
+        self.calls().check()?;
+        let (mut send, recv) = self.connection.open_bi().await.map_err(|error| not_sent(&error))?;
+        let (answer, mut answered) = oneshot::channel();
+        {
+            let mut calls = self.calls();
+            calls.check()?;
+            calls.pending.insert(id, Pending { answer, sent: Sent::Maybe });
+        }
+        let withdrawal = Withdrawal { inner: self, id };
+        let exchange = async {
+            // The answer, also to a request that was not read to its end, says more than an error here.
+            let _ = send.write_all_chunks(&mut [head, body]).await;
+            let _ = send.finish();
+            let mut reader = Reader::new(recv, self.limits);
+            if let Ok(Some(frame)) = reader.next().await {
+                let _ = self.answered(&frame);
+            }
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = &mut answered => answer,
+            () = exchange => answered.await,
+        };
+        std::mem::forget(withdrawal);
+        answer.unwrap_or_else(|_| Err(self.calls().forgotten()))
+    }
+
+    /// Carries the calls until the link is lost.
+    async fn run(self: Arc<Self>) -> Arc<str> {
+        let mut tasks = JoinSet::new();
+        for outbox in &self.streams {
+            tasks.spawn(Arc::clone(&self).share(Arc::clone(outbox)));
+        }
+        tasks.spawn(Arc::clone(&self).accept_answers());
+        let failed = async {
+            while let Some(ended) = tasks.join_next().await {
+                match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(reason)) => return reason,
+                    Err(error) => return error.to_string(),
+                }
+            }
+            "all streams have ended".to_owned()
+        };
+        let reason = tokio::select! {
+            biased;
+            closed = self.connection.closed() => closed.to_string(),
+            reason = failed => {
+                self.connection.close(super::PROTOCOL_ERROR, reason.as_bytes());
+                reason
+            }
+        };
+        let reason: Arc<str> = reason.into();
+        self.lose(&reason);
+        reason
+    }
+
+    /// Ends all calls in flight.
+    fn lose(&self, reason: &Arc<str>) {
+        let pending = {
+            let mut calls = self.calls();
+            calls.lost = Some(Arc::clone(reason));
+            std::mem::take(&mut calls.pending)
+        };
+        self.streams.iter().for_each(|outbox| outbox.close());
+        for Pending { answer, sent } in pending.into_values() {
+            let error = match sent {
+                Sent::From { outbox, offset } if offset >= outbox.taken() => CallError::NotSent(Arc::clone(reason)),
+                _ => CallError::Lost(Arc::clone(reason)),
+            };
+            // Its caller may have gone.
+            let _ = answer.send(Err(error));
+        }
+    }
+
+    /// Opens one of the shared streams, writes its requests and reads its answers.
+    async fn share(self: Arc<Self>, outbox: Arc<Outbox>) -> Result<(), String> {
+        let (mut send, recv) = self.connection.open_bi().await.map_err(|error| error.to_string())?;
+        let write = async { outbox.write(&mut send).await.map_err(|error| error.to_string()) };
+        let read = async {
+            let mut reader = Reader::new(recv, self.limits);
+            while let Some(frame) = reader.next().await.map_err(|error| error.to_string())? {
+                self.answered(&frame)?;
+            }
+            Err("the peer has closed a stream of calls".to_owned())
+        };
+        tokio::try_join!(write, read).map(|_: ((), ())| ())
+    }
+
+    /// Takes the answers that come on streams of their own.
+    async fn accept_answers(self: Arc<Self>) -> Result<(), String> {
+        let mut answers = JoinSet::new();
+        loop {
+            tokio::select! {
+                stream = self.connection.accept_uni() => {
+                    let reader = Reader::new(stream.map_err(|error| error.to_string())?, self.limits);
+                    answers.spawn(Arc::clone(&self).answered_alone(reader));
+                }
+                Some(ended) = answers.join_next() => ended.map_err(|error| error.to_string())??,
+            }
+        }
+    }
+
+    async fn answered_alone(self: Arc<Self>, mut reader: Reader) -> Result<(), String> {
+        match reader.next().await {
+            Ok(Some(frame)) => match Message::parse(&frame.envelope).map_err(|failure| failure.message)? {
+                Message::Notification { method: super::OPEN, params } => {
+                    let (id, opening) = super::items::opening(params)?;
+                    // Withdrawn calls are not there any more; dropping the reader then stops the stream.
+                    if let Some(pending) = self.calls().pending.remove(&id) {
+                        let _ = pending.answer.send(Ok(Response::Stream(Items::new(opening, reader))));
+                    }
+                    Ok(())
+                }
+                _ => self.answered(&frame),
+            },
+            // Reset by the peer, for a call that was withdrawn.
+            Ok(None) | Err(ReadError::Stream(_)) => Ok(()),
+            Err(ReadError::Frame(error)) => Err(error.to_string()),
+        }
+    }
+
+    /// Gives an answer to its call.
+    fn answered(&self, frame: &Frame) -> Result<(), String> {
+        let Message::Response { id, outcome } = Message::parse(&frame.envelope).map_err(|failure| failure.message)?
+        else {
+            return Err("a message that is no answer came where answers are expected".to_owned());
+        };
+        // Withdrawn calls are not there any more.
+        if let Some(pending) = self.calls().pending.remove(&id) {
+            let answer = match outcome {
+                Ok(result) => Ok(Response::Value { result: result.to_owned(), body: frame.body.clone() }),
+                Err(failure) => Err(CallError::Failed(failure)),
+            };
+            let _ = pending.answer.send(answer);
+        }
+        Ok(())
+    }
+}
+
+impl Calls {
+    fn check(&self) -> Result<(), CallError> {
+        if self.lost.is_some() { Err(self.refused()) } else { Ok(()) }
+    }
+
+    /// What a call gets that was not sent because the link ends.
+    fn refused(&self) -> CallError {
+        CallError::NotSent(self.reason())
+    }
+
+    /// What a call gets whose answer nobody can give any more.
+    fn forgotten(&self) -> CallError {
+        CallError::Lost(self.reason())
+    }
+
+    fn reason(&self) -> Arc<str> {
+        self.lost.clone().unwrap_or_else(|| "the link has ended".into())
+    }
+}
+
+/// Tells the peer that nobody waits for the answer any more.
+struct Withdrawal<'a> {
+    inner: &'a Inner,
+    id: u64,
+}
+
+impl Drop for Withdrawal<'_> {
+    fn drop(&mut self) {
+        if self.inner.calls().pending.remove(&self.id).is_some() {
+            let id = self.id;
+            let write = |out: &mut BytesMut| envelope::notification(out, CANCEL, &super::Cancel { id });
+            self.inner.shared_stream(id).push(|out| frame::encode(out, write, &[]));
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What waits to be written to one stream: many add, one task writes what has come together.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::BytesMut;
+use quinn::{SendStream, WriteError};
+use tokio::sync::Notify;
+
+/// With more bytes than this unsent, [`Outbox::room`] waits.
+const CROWDED_BYTES: usize = 1024 * 1024;
+/// What is handed to QUIC at a time: small enough to know which requests were not.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+#[derive(Default)]
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+    filled: Notify,
+    emptied: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    bytes: BytesMut,
+    /// How many bytes were handed to the stream before those in `bytes`.
+    taken: u64,
+    /// Nobody writes any more.
+    closed: bool,
+}
+
+impl Outbox {
+    /// Adds what `write` appends; returns its offset in the stream, `None` when the stream is closed.
+    pub(crate) fn push(&self, write: impl FnOnce(&mut BytesMut)) -> Option<u64> {
+        let mut state = self.state();
+        if state.closed {
+            return None;
+        }
+        let was_empty = state.bytes.is_empty();
+        let offset = state.taken + state.bytes.len() as u64;
+        write(&mut state.bytes);
+        drop(state);
+        if was_empty {
+            self.filled.notify_one();
+        }
+        Some(offset)
+    }
+
+    /// Waits while more than [`CROWDED_BYTES`] are unsent. Cancel safe.
+    pub(crate) async fn room(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            let crowded = {
+                let state = self.state();
+                !state.closed && state.bytes.len() > CROWDED_BYTES
+            };
+            if !crowded {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// How many bytes of the stream have been handed to QUIC: what starts there or later never left this node.
+    pub(crate) fn taken(&self) -> u64 {
+        self.state().taken
+    }
+
+    /// Takes nothing more, and lets the writer end when it has written what there is.
+    pub(crate) fn close(&self) {
+        self.state().closed = true;
+        self.filled.notify_one();
+        self.emptied.notify_waiters();
+    }
+
+    /// Writes to `stream` until [`Outbox::close`] and all is written, or until the stream fails.
+    pub(crate) async fn write(&self, stream: &mut SendStream) -> Result<(), WriteError> {
+        let written = self.write_all(stream).await;
+        self.close();
+        written
+    }
+
+    async fn write_all(&self, stream: &mut SendStream) -> Result<(), WriteError> {
+        loop {
+            let filled = self.filled.notified();
+            let (bytes, crowded) = {
+                let mut state = self.state();
+                let crowded = state.bytes.len() > CROWDED_BYTES;
+                let length = state.bytes.len().min(CHUNK_BYTES);
+                let bytes = state.bytes.split_to(length).freeze();
+                state.taken += bytes.len() as u64;
+                if bytes.is_empty() && state.closed {
+                    return Ok(());
+                }
+                (bytes, crowded && state.bytes.len() <= CROWDED_BYTES)
+            };
+            if bytes.is_empty() {
+                filled.await;
+                continue;
+            }
+            stream.write_chunk(bytes).await?;
+            if crowded {
+                self.emptied.notify_waiters();
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What is done under the lock leaves the state whole at every step but in a panic of `push`'s writer, which
+        // leaves a cut frame; the peer then refuses the stream.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

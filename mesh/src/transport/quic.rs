@@ -1,0 +1,58 @@
+//! How QUIC is set up for links.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use quinn::{
+    Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
+    congestion::{BbrConfig, ControllerFactory, CubicConfig},
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// A peer that is silent for this long is lost.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a silent link is shown to be alive.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// Wanted for each direction of the UDP socket; the kernel may grant less.
+const SOCKET_BUFFER_BYTES: usize = 2 * 1024 * 1024;
+/// Streams a peer may have open in each direction at once.
+const STREAMS: u32 = 1024;
+
+/// How fast a link sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Congestion {
+    /// For networks that lose little. The default.
+    #[default]
+    Cubic,
+    /// For long ways that lose packets without being full.
+    Bbr,
+}
+
+/// The transport parameters of every link.
+pub fn transport(congestion: Congestion) -> Arc<TransportConfig> {
+    let mut config = TransportConfig::default();
+    let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("3 s are within QUIC's range");
+    let congestion: Arc<dyn ControllerFactory + Send + Sync> = match congestion {
+        Congestion::Cubic => Arc::new(CubicConfig::default()),
+        Congestion::Bbr => Arc::new(BbrConfig::default()),
+    };
+    config
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS))
+        .congestion_controller_factory(congestion);
+    Arc::new(config)
+}
+
+/// Binds the UDP socket of a node. Call it within a tokio runtime, which then drives the endpoint.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub fn bind(address: SocketAddr, config: EndpointConfig, server: Option<quinn::ServerConfig>) -> io::Result<Endpoint> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    // The kernel cuts them to its own limits, and small ones only cost speed.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    socket.bind(&address.into())?;
+    Endpoint::new(config, server, socket.into(), Arc::new(TokioRuntime))
+}

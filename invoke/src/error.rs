@@ -1,4 +1,4 @@
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,10 @@ impl fmt::Display for Failure {
 }
 
 /// Why a call failed: the one vocabulary of failed calls in HTTP, JSON-RPC, CLI and logs.
-#[derive(Clone, Debug, thiserror::Error)]
+///
+/// As JSON it is an object with the variant's name as `error`, durations in milliseconds.
+#[derive(Clone, Debug, thiserror::Error, Serialize, Deserialize)]
+#[serde(tag = "error")]
 pub enum Error {
     /// No such app or function.
     #[error("unknown function {function:?}{}", did_you_mean(nearest))]
@@ -55,7 +58,7 @@ pub enum Error {
     #[error("{what} is larger than the limit of {limit_bytes} bytes")]
     TooLarge {
         /// What is too large, such as `request body`.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// The limit, in bytes.
         limit_bytes: u64,
     },
@@ -68,6 +71,7 @@ pub enum Error {
         /// Which limit was hit, with its value.
         reason: String,
         /// When to try again.
+        #[serde(rename = "retry_after_ms", with = "milliseconds")]
         retry_after: Duration,
         /// True when the caller exceeded a rate (429), false when a queue is full (503).
         rate: bool,
@@ -78,6 +82,7 @@ pub enum Error {
         /// The function that was called.
         function: FunctionId,
         /// The timeout that ran out.
+        #[serde(rename = "timeout_ms", with = "milliseconds")]
         timeout: Duration,
     },
     /// The app's code cannot be loaded.
@@ -88,6 +93,7 @@ pub enum Error {
         /// What its code raised while it was loaded, or how its instances die.
         failure: Box<Failure>,
         /// When it is tried again.
+        #[serde(rename = "retry_after_ms", with = "milliseconds")]
         retry_after: Duration,
     },
     /// The worker process died while it had the call.
@@ -104,6 +110,16 @@ pub enum Error {
         /// The peer's name.
         peer: String,
         /// What the attempt said.
+        reason: String,
+    },
+    /// The peer that had the call was lost before it answered.
+    #[error("outcome unknown: {function} was sent to peer {peer}, which was lost before it answered: {reason}")]
+    OutcomeUnknown {
+        /// The function that was called.
+        function: FunctionId,
+        /// The peer's name.
+        peer: String,
+        /// How it was lost.
         reason: String,
     },
     /// The call was forwarded too often.
@@ -149,7 +165,7 @@ impl Error {
             Self::Throttled { rate: true, .. } => 429,
             Self::Throttled { .. } | Self::StartFailed { .. } | Self::PeerUnreachable { .. } | Self::Draining => 503,
             Self::DeadlineExceeded { .. } => 504,
-            Self::InstanceLost { .. } => 502,
+            Self::InstanceLost { .. } | Self::OutcomeUnknown { .. } => 502,
             Self::LoopDetected { .. } => 508,
         }
     }
@@ -167,6 +183,7 @@ impl Error {
             Self::PeerUnreachable { .. } => 1008,
             Self::LoopDetected { .. } => 1009,
             Self::Draining => 1010,
+            Self::OutcomeUnknown { .. } => 1011,
             Self::Internal { .. } => -32603,
         }
     }
@@ -177,7 +194,7 @@ impl Error {
             Self::UnknownFunction { .. } | Self::InvalidInput { .. } | Self::TooLarge { .. } => Retry::Never,
             Self::LoopDetected { .. } => Retry::Never,
             Self::FunctionFailed(_) | Self::DeadlineExceeded { .. } => Retry::IfIdempotent,
-            Self::InstanceLost { .. } | Self::Internal { .. } => Retry::IfIdempotent,
+            Self::InstanceLost { .. } | Self::OutcomeUnknown { .. } | Self::Internal { .. } => Retry::IfIdempotent,
             Self::Throttled { .. } | Self::StartFailed { .. } => Retry::Safe,
             Self::PeerUnreachable { .. } | Self::Draining => Retry::Safe,
         }
@@ -195,6 +212,7 @@ impl Error {
             Self::StartFailed { .. } => "StartFailed",
             Self::InstanceLost { .. } => "InstanceLost",
             Self::PeerUnreachable { .. } => "PeerUnreachable",
+            Self::OutcomeUnknown { .. } => "OutcomeUnknown",
             Self::LoopDetected { .. } => "LoopDetected",
             Self::Draining => "Draining",
             Self::Internal { .. } => "Internal",
@@ -229,6 +247,52 @@ impl Error {
     }
 }
 
+mod milliseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
+
 fn did_you_mean(nearest: &[String]) -> String {
     if nearest.is_empty() { String::new() } else { format!("; did you mean {}?", nearest.join(" or ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_survive_json() {
+        let function = FunctionId { app: "shop".into(), name: "add".into() };
+        let (timeout, retry_after) = (Duration::from_millis(1500), Duration::from_millis(250));
+        let failure = Failure { kind: "ValueError".into(), message: "no".into(), stack: "at 1".into() };
+        let reason = || "why".to_owned();
+        for error in [
+            Error::UnknownFunction { function: "shop/ad".into(), nearest: vec!["shop/add".into()] },
+            Error::invalid("no"),
+            Error::TooLarge { what: "the answer".into(), limit_bytes: 7 },
+            Error::FunctionFailed(Box::new(failure.clone())),
+            Error::Throttled { reason: reason(), retry_after, rate: true },
+            Error::DeadlineExceeded { function: function.clone(), timeout },
+            Error::StartFailed { app: "shop".into(), failure: Box::new(failure), retry_after },
+            Error::InstanceLost { function: function.clone(), reason: reason() },
+            Error::PeerUnreachable { peer: "n2".into(), reason: reason() },
+            Error::OutcomeUnknown { function, peer: "n2".into(), reason: reason() },
+            Error::LoopDetected { hops: 8 },
+            Error::Draining,
+            Error::internal("oops"),
+        ] {
+            let json = serde_json::to_string(&error).unwrap();
+            let read: Error = serde_json::from_str(&json).unwrap();
+            assert_eq!(format!("{read:?}"), format!("{error:?}"), "{json}");
+        }
+    }
 }

@@ -25,6 +25,16 @@ impl Serialize for FunctionId {
     }
 }
 
+impl<'de> Deserialize<'de> for FunctionId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.split_once('/') {
+            Some((app, name)) => Ok(Self { app: app.into(), name: name.into() }),
+            None => Err(serde::de::Error::custom(format!("{text:?} is no function: app/function is"))),
+        }
+    }
+}
+
 /// The language a function is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -155,10 +165,10 @@ impl fmt::Display for Signature {
 }
 
 /// What bounds each call of a function.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// How long one call may take. Default 30 s.
-    #[serde(serialize_with = "seconds")]
+    #[serde(with = "seconds")]
     pub timeout: Duration,
     /// Calls in flight of this function on this node; `None` means only its pool's limit holds.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,12 +181,22 @@ impl Default for Limits {
     }
 }
 
-fn seconds<S: serde::Serializer>(timeout: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(timeout.as_secs_f64())
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(timeout: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(timeout.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }
 
 /// Where the runtime that described a function finds it again. Opaque to everybody else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The pool that serves it.
     pub pool: u32,
@@ -184,8 +204,21 @@ pub struct Target {
     pub index: u16,
 }
 
+impl Target {
+    /// Of functions that no runtime of this node has described.
+    pub const ELSEWHERE: Self = Self { pool: u32::MAX, index: 0 };
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self::ELSEWHERE
+    }
+}
+
 /// One callable and all that is known of it. Clones count calls together.
-#[derive(Clone, Debug, Serialize)]
+///
+/// Read from JSON it is [`Target::ELSEWHERE`] and has counters of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Function {
     /// Its name on the mesh.
     pub id: FunctionId,

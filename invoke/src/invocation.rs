@@ -12,6 +12,13 @@ impl InvocationId {
         Self(fastrand::u128(1..))
     }
 
+    /// Reads 32 lower-case hex digits; `None` for anything else and for zero.
+    pub fn parse(text: &str) -> Option<Self> {
+        let well_formed = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let number = well_formed.then(|| u128::from_str_radix(text, 16).ok()).flatten();
+        number.filter(|&number| number != 0).map(Self)
+    }
+
     /// The 16 bytes, most significant first.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
@@ -141,5 +148,13 @@ mod tests {
     fn hex_and_display_agree() {
         let id = InvocationId::random();
         assert_eq!(std::str::from_utf8(&id.to_hex()).unwrap(), id.to_string());
+        assert_eq!(InvocationId::parse(&id.to_string()), Some(id));
+    }
+
+    #[test]
+    fn other_texts_are_no_ids() {
+        for bad in ["", "1", &"0".repeat(32), &"A".repeat(32), &format!("+{}", "1".repeat(31)), &"1".repeat(33)] {
+            assert_eq!(InvocationId::parse(bad), None, "{bad}");
+        }
     }
 }

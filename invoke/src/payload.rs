@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 /// How the bytes of a [`Payload`] are to be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// One JSON value. As arguments: an array is positional, an object named, anything else one argument.
     #[default]

@@ -54,7 +54,7 @@ impl From<&Error> for Outcome {
             Error::FunctionFailed(_) => Self::Failed,
             Error::Throttled { .. } | Error::Draining => Self::Throttled,
             Error::DeadlineExceeded { .. } => Self::Timeout,
-            Error::StartFailed { .. } | Error::InstanceLost { .. } => Self::Lost,
+            Error::StartFailed { .. } | Error::InstanceLost { .. } | Error::OutcomeUnknown { .. } => Self::Lost,
             Error::PeerUnreachable { .. } | Error::Internal { .. } => Self::Lost,
         }
     }

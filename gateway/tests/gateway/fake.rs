@@ -254,7 +254,7 @@ fn failure(name: &str, function: &FunctionId) -> Error {
     match name {
         "unknown" => Error::UnknownFunction { function: function.to_string(), nearest: vec![] },
         "invalid" => Error::invalid("argument b is missing"),
-        "large" => Error::TooLarge { what: "the answer", limit_bytes: 10 },
+        "large" => Error::TooLarge { what: "the answer".into(), limit_bytes: 10 },
         "raised" => Error::FunctionFailed(raised()),
         "rate" => throttled(true),
         "queue" => throttled(false),

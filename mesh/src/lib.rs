@@ -6,6 +6,7 @@
 
 mod dispatch;
 mod id;
+mod rpc;
 pub mod transport;
 
 pub use dispatch::{Dispatch, MAX_HOPS};

@@ -139,6 +139,15 @@ impl Caller {
         std::mem::forget(withdrawal);
         answer.unwrap_or_else(|_| Err(self.0.calls().forgotten()))
     }
+
+    /// Sends a notification, which nobody answers and which may be lost with the link. Dropped when the link is
+    /// crowded: what is sent this way is of use now or never.
+    pub fn notify(&self, method: &str, params: &impl Serialize, body: &[u8]) {
+        let write = |out: &mut BytesMut| envelope::notification(out, method, params);
+        if let Some(outbox) = self.0.streams.first().filter(|outbox| !outbox.is_crowded()) {
+            outbox.push(|out| frame::encode(out, write, body));
+        }
+    }
 }
 
 impl Inner {

@@ -1,11 +1,18 @@
 //! A streamed answer, as the side that asked reads it.
 
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
 use bytes::Bytes;
+use futures_core::Stream;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    ITEM,
+    INVALID_REQUEST, ITEM,
     caller::CallError,
     envelope::{Failure, Message},
     reader::Reader,
@@ -51,16 +58,24 @@ impl Items {
 
     /// The next item; `None` at the end, also after an error. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<Item, CallError>> {
-        let reader = self.reader.as_mut()?;
-        let item = match reader.next().await {
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+}
+
+impl Stream for Items {
+    type Item = Result<Item, CallError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(reader) = &mut self.reader else { return Poll::Ready(None) };
+        let end = match ready!(reader.poll_next(cx)) {
             Ok(Some(frame)) => match Message::parse(&frame.envelope) {
                 Ok(Message::Notification { method: ITEM, params: Some(params) }) => {
-                    return Some(Ok((params.to_owned(), frame.body)));
+                    return Poll::Ready(Some(Ok((params.to_owned(), frame.body))));
                 }
                 Ok(Message::Response { outcome: Ok(_), .. }) => None,
                 Ok(Message::Response { outcome: Err(failure), .. }) | Err(failure) => Some(CallError::Failed(failure)),
                 Ok(_) => Some(CallError::Failed(Failure::new(
-                    super::INVALID_REQUEST,
+                    INVALID_REQUEST,
                     "a streamed answer holds a message that is no item",
                 ))),
             },
@@ -68,6 +83,6 @@ impl Items {
             Err(error) => Some(CallError::Lost(error.to_string().into())),
         };
         self.reader = None;
-        item.map(Err)
+        Poll::Ready(end.map(Err))
     }
 }

@@ -48,15 +48,17 @@ impl Outbox {
     pub(crate) async fn room(&self) {
         loop {
             let emptied = self.emptied.notified();
-            let crowded = {
-                let state = self.state();
-                !state.closed && state.bytes.len() > CROWDED_BYTES
-            };
-            if !crowded {
+            if !self.is_crowded() {
                 return;
             }
             emptied.await;
         }
+    }
+
+    /// Whether [`Outbox::room`] would wait.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let state = self.state();
+        !state.closed && state.bytes.len() > CROWDED_BYTES
     }
 
     /// How many bytes of the stream have been handed to QUIC: what starts there or later never left this node.

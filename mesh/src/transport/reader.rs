@@ -1,8 +1,15 @@
 //! Frames out of one stream.
 
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
 use bytes::BytesMut;
 use quinn::RecvStream;
-use tokio::io::AsyncReadExt as _;
+use tokio_util::io::poll_read_buf;
 
 use super::frame::{self, Frame, FrameError, Limits};
 
@@ -23,7 +30,7 @@ pub(crate) enum ReadError {
     Frame(#[from] FrameError),
     /// The stream was reset, ended within a frame, or its connection is lost.
     #[error("{0}")]
-    Stream(#[from] std::io::Error),
+    Stream(#[from] io::Error),
 }
 
 impl Reader {
@@ -33,18 +40,18 @@ impl Reader {
 
     /// The next frame; `None` at the end of the stream. Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, ReadError> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, ReadError>> {
         loop {
             if let Some(frame) = frame::decode(&mut self.input, self.limits)? {
-                return Ok(Some(frame));
+                return Poll::Ready(Ok(Some(frame)));
             }
             self.input.reserve(READ_BYTES);
-            if self.stream.read_buf(&mut self.input).await? == 0 {
-                let whole = self.input.is_empty();
-                return if whole {
-                    Ok(None)
-                } else {
-                    Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into())
-                };
+            if ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input))? == 0 {
+                let cut = || ReadError::from(io::Error::from(io::ErrorKind::UnexpectedEof));
+                return Poll::Ready(if self.input.is_empty() { Ok(None) } else { Err(cut()) });
             }
         }
     }

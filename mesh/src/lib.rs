@@ -6,6 +6,7 @@
 
 mod dispatch;
 mod id;
+pub mod membership;
 mod rpc;
 pub mod transport;
 

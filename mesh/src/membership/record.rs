@@ -1,0 +1,196 @@
+use std::{net::SocketAddr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::NodeId;
+
+/// What a node says of itself: who it is and what it serves.
+///
+/// Members fetch it when they hear of a newer [`Stamp`]; gossip carries the stamp alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Which node.
+    pub node: NodeId,
+    /// When it started, in ms since 1970.
+    pub generation: u64,
+    /// Grows with every change; begins at 1 with each generation.
+    pub version: u64,
+    /// What it says, below the numbers.
+    #[serde(flatten)]
+    pub profile: Profile,
+}
+
+impl Record {
+    /// Which one of the node's records it is.
+    pub fn stamp(&self) -> Stamp {
+        Stamp { generation: self.generation, version: self.version }
+    }
+}
+
+/// Which one of a node's records; the larger is the newer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Stamp {
+    /// When the node started, in ms since 1970.
+    pub generation: u64,
+    /// The version in that generation.
+    pub version: u64,
+}
+
+/// What a node says of itself, without the numbers that [`super::Membership`] keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profile {
+    /// Its name for people.
+    pub name: Arc<str>,
+    /// Its zone, such as a data centre; empty if it has none.
+    #[serde(default)]
+    pub zone: Arc<str>,
+    /// Where its gateway listens, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<SocketAddr>,
+    /// Whether it takes calls.
+    #[serde(default)]
+    pub status: Status,
+    /// What it serves. An app that is not ready to be called is not here.
+    #[serde(default)]
+    pub apps: Vec<App>,
+}
+
+impl Profile {
+    /// Whether it is the same as `other` but for load.
+    pub(super) fn differs_in_load_alone(&self, other: &Self) -> bool {
+        let head = |profile: &Self| (profile.name.clone(), profile.zone.clone(), profile.http, profile.status);
+        head(self) == head(other)
+            && self.apps.len() == other.apps.len()
+            && self.apps.iter().zip(&other.apps).all(|(a, b)| a.serves_as(b))
+    }
+}
+
+/// Whether a node takes calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It does.
+    #[default]
+    Serving,
+    /// It finishes what runs and takes nothing new.
+    Draining,
+    /// It is about to end.
+    Leaving,
+}
+
+/// One version of an app that a node serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    /// The app's name.
+    pub name: Arc<str>,
+    /// The number of the version: 1, 2, ...
+    pub version: u64,
+    /// The hash of its content, which identifies it.
+    #[serde(with = "hex")]
+    pub hash: [u8; 32],
+    /// The names its functions are called by.
+    pub functions: Vec<Arc<str>>,
+    /// How busy its pools were lately.
+    #[serde(default)]
+    pub load: Load,
+}
+
+impl App {
+    fn serves_as(&self, other: &Self) -> bool {
+        (&self.name, self.version, self.hash) == (&other.name, other.version, other.hash)
+            && self.functions == other.functions
+    }
+}
+
+/// How busy an app's pools are: calls in flight and waiting, in sixteenths of what all instances can run at a time.
+/// 16 means that each instance is busy and nothing waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Load(pub u16);
+
+impl Load {
+    /// The load of `calls` in flight and waiting, with room for `capacity` at a time.
+    pub fn new(calls: usize, capacity: usize) -> Self {
+        Self(u16::try_from(calls.saturating_mul(16).div_ceil(capacity.max(1))).unwrap_or(u16::MAX))
+    }
+
+    /// Waiting and running calls over capacity: 1 when all instances are busy.
+    pub fn ratio(self) -> f64 {
+        f64::from(self.0) / 16.0
+    }
+
+    /// Whether the change from `old` is worth to be announced: idle, busy and full tell apart, then each doubling.
+    pub(super) fn is_news_after(self, old: Self) -> bool {
+        let step = |load: Self| match load.0 {
+            0 => 0,
+            1..=8 => 1,
+            9..=16 => 2,
+            more => u16::BITS - more.leading_zeros(),
+        };
+        step(self) != step(old)
+    }
+}
+
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(hash: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
+        let digit = |nibble: u8| char::from_digit(nibble.into(), 16).expect("a nibble is below 16");
+        let text: String = hash.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
+        serializer.serialize_str(&text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is not a content hash: 64 hex digits are")))
+    }
+
+    fn parse(text: &str) -> Option<[u8; 32]> {
+        let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+        let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        if digits.len() == 64 { bytes.try_into().ok() } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app(load: Load) -> App {
+        App { name: "shop".into(), version: 2, hash: [0xab; 32], functions: vec!["add".into()], load }
+    }
+
+    #[test]
+    fn json_and_record_are_inverse() {
+        let profile = Profile { name: "n1".into(), apps: vec![app(Load(3))], ..Profile::default() };
+        let record = Record { node: NodeId::from_bytes([1; 16]), generation: 5, version: 7, profile };
+        let json = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), record);
+        assert!(json.contains(&"ab".repeat(32)), "{json}");
+        let bad = json.replace(&"ab".repeat(32), "abc");
+        let error = serde_json::from_str::<Record>(&bad).unwrap_err().to_string();
+        assert!(error.contains("\"abc\" is not a content hash"), "{error}");
+    }
+
+    #[test]
+    fn a_newer_generation_beats_any_version() {
+        let stamp = |generation, version| Stamp { generation, version };
+        assert!(stamp(2, 1) > stamp(1, 9) && stamp(1, 2) > stamp(1, 1));
+    }
+
+    #[test]
+    fn load_is_told_in_steps() {
+        assert_eq!(Load::new(4, 4), Load(16));
+        assert_eq!(Load::new(1, 0), Load(16));
+        assert!(Load(1).is_news_after(Load(0)) && !Load(8).is_news_after(Load(1)));
+        assert!(Load(32).is_news_after(Load(31)) && !Load(63).is_news_after(Load(32)));
+    }
+
+    #[test]
+    fn load_alone_is_told_apart_from_routes() {
+        let with = |load| Profile { apps: vec![app(load)], ..Profile::default() };
+        assert!(with(Load(1)).differs_in_load_alone(&with(Load(9))));
+        let draining = Profile { status: Status::Draining, ..with(Load(1)) };
+        assert!(!draining.differs_in_load_alone(&with(Load(1))));
+    }
+}

@@ -1,0 +1,244 @@
+//! The links of a node: dialled when they are wanted, accepted when peers dial, one used for each peer.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use quinn::{ClientConfig, Connection, Endpoint, Side};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    NodeId,
+    identity::{Admitted, DenyList, Identity, admit, told},
+    rpc::GOSSIP,
+    transport::{Caller, Handler, frame::Limits, serve},
+};
+
+/// How long a dialled peer has to answer: a closed port says nothing.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Messages kept for a peer that is being dialled; membership sends new ones soon.
+const KEPT_MESSAGES: usize = 16;
+/// How long a link that lost against its twin stays, so that requests sent before the other side knew are answered.
+const TWIN_GRACE: Duration = Duration::from_secs(5);
+
+/// What happens to links.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// The first link to this peer is up.
+    Up(NodeId),
+    /// No link to this peer is left, or it could not be dialled.
+    Lost(NodeId, Arc<str>),
+}
+
+/// The links that calls may use, read by any thread without a lock.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Callers(Arc<ArcSwap<BTreeMap<NodeId, Caller>>>);
+
+impl Callers {
+    /// The link to `node`, if there is one.
+    pub(crate) fn get(&self, node: NodeId) -> Option<Caller> {
+        self.0.load().get(&node).cloned()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<NodeId, Caller>)) {
+        // Only the thread of the mesh changes it.
+        let mut callers = BTreeMap::clone(&self.0.load());
+        change(&mut callers);
+        self.0.store(Arc::new(callers));
+    }
+}
+
+/// All links of a node, owned by the thread of the mesh.
+pub(crate) struct Links<H> {
+    identity: Identity,
+    denied: DenyList,
+    endpoint: Endpoint,
+    dialler: ClientConfig,
+    handler: Box<dyn Fn(NodeId) -> H>,
+    callers: Callers,
+    dialling: RefCell<HashMap<NodeId, Dial>>,
+    changes: mpsc::UnboundedSender<Change>,
+    tasks: RefCell<JoinSet<()>>,
+}
+
+/// A peer that is being dialled.
+struct Dial {
+    kept: Vec<Bytes>,
+    ended: watch::Receiver<()>,
+}
+
+impl<H: Handler> Links<H> {
+    /// No links yet. `handler` makes what answers the requests of a peer; what happens is told to `changes`.
+    pub(crate) fn new(
+        identity: Identity,
+        denied: DenyList,
+        endpoint: Endpoint,
+        dialler: ClientConfig,
+        handler: impl Fn(NodeId) -> H + 'static,
+        changes: mpsc::UnboundedSender<Change>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            identity,
+            denied,
+            endpoint,
+            dialler,
+            handler: Box::new(handler),
+            callers: Callers::default(),
+            dialling: RefCell::default(),
+            changes,
+            tasks: RefCell::default(),
+        })
+    }
+
+    pub(crate) fn callers(&self) -> &Callers {
+        &self.callers
+    }
+
+    /// Sends a message of membership, at most once; dials the peer if there is no link.
+    pub(crate) fn gossip(self: &Rc<Self>, to: NodeId, address: SocketAddr, bytes: Bytes) {
+        if let Some(caller) = self.callers.get(to) {
+            return caller.notify(GOSSIP, &(), &bytes);
+        }
+        self.dial(to, address);
+        if let Some(dial) = self.dialling.borrow_mut().get_mut(&to)
+            && dial.kept.len() < KEPT_MESSAGES
+        {
+            dial.kept.push(bytes);
+        }
+    }
+
+    /// The link to a peer, dialled if there is none; `None` if it cannot be had.
+    pub(crate) async fn link(self: &Rc<Self>, to: NodeId, address: SocketAddr) -> Option<Caller> {
+        if let Some(caller) = self.callers.get(to) {
+            return Some(caller);
+        }
+        self.dial(to, address);
+        let ended = self.dialling.borrow().get(&to).map(|dial| dial.ended.clone());
+        // The sender is only dropped: the error says that the attempt has ended.
+        let _ = ended?.changed().await;
+        self.callers.get(to)
+    }
+
+    /// Dials a peer, unless there is a link or an attempt already.
+    pub(crate) fn dial(self: &Rc<Self>, to: NodeId, address: SocketAddr) {
+        if self.callers.get(to).is_some() || self.dialling.borrow().contains_key(&to) {
+            return;
+        }
+        let (end, ended) = watch::channel(());
+        self.dialling.borrow_mut().insert(to, Dial { kept: Vec::new(), ended });
+        let links = Rc::clone(self);
+        self.spawn(async move {
+            let connection = links.connect(to, address).await;
+            let kept = links.dialling.borrow_mut().remove(&to).map(|dial| dial.kept).unwrap_or_default();
+            match connection {
+                Ok(connection) => {
+                    links.add(to, connection);
+                    if let Some(caller) = links.callers.get(to) {
+                        kept.iter().for_each(|bytes| caller.notify(GOSSIP, &(), bytes));
+                    }
+                }
+                // A link that the peer dialled meanwhile will do.
+                Err(_) if links.callers.get(to).is_some() => {}
+                Err(reason) => links.tell(Change::Lost(to, reason.into())),
+            }
+            drop(end);
+        });
+    }
+
+    async fn connect(&self, to: NodeId, address: SocketAddr) -> Result<Connection, String> {
+        let attempt = async {
+            let connecting = self
+                .endpoint
+                .connect_with(self.dialler.clone(), address, &to.to_string())
+                .map_err(|error| error.to_string())?;
+            let connection = connecting.await.map_err(|error| told(&error).unwrap_or_else(|| error.to_string()))?;
+            match admit(&connection, &self.identity, &self.denied) {
+                Ok(Admitted::Peer(_)) => Ok(connection),
+                Ok(Admitted::Joiner) => Err("the peer took this node for a joiner".to_owned()),
+                Err(refusal) => {
+                    refusal.close(&connection);
+                    Err(refusal.to_string())
+                }
+            }
+        };
+        let silent = |_| Err(format!("no answer within {} s", DIAL_TIMEOUT.as_secs()));
+        timeout(DIAL_TIMEOUT, attempt).await.unwrap_or_else(silent)
+    }
+
+    /// Takes an authenticated connection: serves the peer's requests, and uses it for calls unless its twin is better.
+    pub(crate) fn add(self: &Rc<Self>, peer: NodeId, connection: Connection) {
+        let (caller, run) = Caller::new(connection.clone(), Limits::default());
+        let serving = serve(connection.clone(), Rc::new((self.handler)(peer)), Limits::default());
+        let replaced = self.callers.get(peer);
+        let is_better = replaced.as_ref().is_none_or(|old| self.prefers(peer, &connection, old.connection()));
+        if is_better {
+            self.callers.change(|callers| drop(callers.insert(peer, caller.clone())));
+        }
+        match replaced {
+            None => self.tell(Change::Up(peer)),
+            Some(old) => self.retire(if is_better { old } else { caller.clone() }),
+        }
+        let links = Rc::clone(self);
+        self.spawn(async move {
+            let reason = tokio::select! {
+                // Both end with the connection; the caller must, so that no call is left behind.
+                reason = run => reason,
+                reason = async { drop(serving.await); std::future::pending().await } => reason,
+            };
+            let is_used = |used: Caller| used.connection().stable_id() == connection.stable_id();
+            if links.callers.get(peer).is_some_and(is_used) {
+                links.callers.change(|callers| drop(callers.remove(&peer)));
+                links.tell(Change::Lost(peer, reason));
+            }
+        });
+    }
+
+    /// Whether `new` is to be used and not `old`; both ends come to the same choice. Twins arise when both dial at
+    /// once: the link that the smaller id dialled is kept. Of two that one side dialled, the second is alive.
+    fn prefers(&self, peer: NodeId, new: &Connection, old: &Connection) -> bool {
+        let dialled_by_smaller = |connection: &Connection| (connection.side() == Side::Client) == (self.identity.id() < peer);
+        new.side() == old.side() || dialled_by_smaller(new) || old.close_reason().is_some()
+    }
+
+    /// Closes a link that is no longer used, once its calls have ended.
+    fn retire(self: &Rc<Self>, caller: Caller) {
+        self.spawn(async move {
+            sleep(TWIN_GRACE).await;
+            while caller.in_flight() > 0 && caller.connection().close_reason().is_none() {
+                sleep(TWIN_GRACE).await;
+            }
+            if caller.connection().side() == Side::Client {
+                caller.connection().close(0_u32.into(), b"another link is used");
+            }
+        });
+    }
+
+    /// Closes the link to a peer, as this node leaves or the peer is not wanted any more.
+    pub(crate) fn close(&self, peer: NodeId, reason: &str) {
+        if let Some(caller) = self.callers.get(peer) {
+            caller.connection().close(0_u32.into(), reason.as_bytes());
+        }
+    }
+
+    fn tell(&self, change: Change) {
+        // Its receiver lives as long as the thread of the mesh.
+        let _ = self.changes.send(change);
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let mut tasks = self.tasks.borrow_mut();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_local(task);
+    }
+}

@@ -9,6 +9,7 @@ mod id;
 pub mod membership;
 mod rpc;
 pub mod transport;
+pub mod identity;
 
 pub use dispatch::{Dispatch, MAX_HOPS};
 pub use id::{InvalidId, NodeId};

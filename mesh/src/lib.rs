@@ -4,12 +4,21 @@
 
 #![forbid(unsafe_code)]
 
+mod config;
 mod dispatch;
+mod driver;
 mod id;
-pub mod membership;
-mod rpc;
-pub mod transport;
 pub mod identity;
+mod known;
+mod links;
+pub mod membership;
+mod mesh;
+mod rpc;
+pub mod table;
+pub mod transport;
 
+pub use config::{Config, Join};
 pub use dispatch::{Dispatch, MAX_HOPS};
+pub use driver::Member;
 pub use id::{InvalidId, NodeId};
+pub use mesh::{Handle, Mesh, StartError};

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use quinn::{ClientConfig, Connection, Endpoint, Side};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -42,7 +42,7 @@ pub(crate) enum Change {
 }
 
 /// The links that calls may use, read by any thread without a lock.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Callers(Arc<ArcSwap<BTreeMap<NodeId, Caller>>>);
 
 impl Callers {
@@ -68,7 +68,7 @@ pub(crate) struct Links<H> {
     handler: Box<dyn Fn(NodeId) -> H>,
     callers: Callers,
     dialling: RefCell<HashMap<NodeId, Dial>>,
-    changes: mpsc::UnboundedSender<Change>,
+    tell: Box<dyn Fn(Change)>,
     tasks: RefCell<JoinSet<()>>,
 }
 
@@ -79,14 +79,14 @@ struct Dial {
 }
 
 impl<H: Handler> Links<H> {
-    /// No links yet. `handler` makes what answers the requests of a peer; what happens is told to `changes`.
+    /// No links yet. `handler` makes what answers the requests of a peer; what happens is told to `tell`.
     pub(crate) fn new(
         identity: Identity,
         denied: DenyList,
         endpoint: Endpoint,
         dialler: ClientConfig,
         handler: impl Fn(NodeId) -> H + 'static,
-        changes: mpsc::UnboundedSender<Change>,
+        tell: impl Fn(Change) + 'static,
     ) -> Rc<Self> {
         Rc::new(Self {
             identity,
@@ -96,7 +96,7 @@ impl<H: Handler> Links<H> {
             handler: Box::new(handler),
             callers: Callers::default(),
             dialling: RefCell::default(),
-            changes,
+            tell: Box::new(tell),
             tasks: RefCell::default(),
         })
     }
@@ -150,7 +150,7 @@ impl<H: Handler> Links<H> {
                 }
                 // A link that the peer dialled meanwhile will do.
                 Err(_) if links.callers.get(to).is_some() => {}
-                Err(reason) => links.tell(Change::Lost(to, reason.into())),
+                Err(reason) => (links.tell)(Change::Lost(to, reason.into())),
             }
             drop(end);
         });
@@ -186,7 +186,7 @@ impl<H: Handler> Links<H> {
             self.callers.change(|callers| drop(callers.insert(peer, caller.clone())));
         }
         match replaced {
-            None => self.tell(Change::Up(peer)),
+            None => (self.tell)(Change::Up(peer)),
             Some(old) => self.retire(if is_better { old } else { caller.clone() }),
         }
         let links = Rc::clone(self);
@@ -199,7 +199,7 @@ impl<H: Handler> Links<H> {
             let is_used = |used: Caller| used.connection().stable_id() == connection.stable_id();
             if links.callers.get(peer).is_some_and(is_used) {
                 links.callers.change(|callers| drop(callers.remove(&peer)));
-                links.tell(Change::Lost(peer, reason));
+                (links.tell)(Change::Lost(peer, reason));
             }
         });
     }
@@ -207,7 +207,8 @@ impl<H: Handler> Links<H> {
     /// Whether `new` is to be used and not `old`; both ends come to the same choice. Twins arise when both dial at
     /// once: the link that the smaller id dialled is kept. Of two that one side dialled, the second is alive.
     fn prefers(&self, peer: NodeId, new: &Connection, old: &Connection) -> bool {
-        let dialled_by_smaller = |connection: &Connection| (connection.side() == Side::Client) == (self.identity.id() < peer);
+        let dialled_by_smaller =
+            |connection: &Connection| (connection.side() == Side::Client) == (self.identity.id() < peer);
         new.side() == old.side() || dialled_by_smaller(new) || old.close_reason().is_some()
     }
 
@@ -229,11 +230,6 @@ impl<H: Handler> Links<H> {
         if let Some(caller) = self.callers.get(peer) {
             caller.connection().close(0_u32.into(), reason.as_bytes());
         }
-    }
-
-    fn tell(&self, change: Change) {
-        // Its receiver lives as long as the thread of the mesh.
-        let _ = self.changes.send(change);
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {

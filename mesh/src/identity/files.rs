@@ -30,7 +30,7 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], Error> {
 }
 
 /// Reads a file that may be public; `None` if it is not there.
-pub(super) fn read(path: &Path) -> Result<Option<String>, Error> {
+pub(crate) fn read(path: &Path) -> Result<Option<String>, Error> {
     read_open(path, open(path)?)
 }
 
@@ -70,7 +70,7 @@ fn read_open(path: &Path, file: Option<File>) -> Result<Option<String>, Error> {
 /// can read it. Returns when the content is on disk.
 ///
 /// Callers write a file from one place at a time.
-pub(super) fn replace(path: &Path, content: &str) -> Result<(), Error> {
+pub(crate) fn replace(path: &Path, content: &str) -> Result<(), Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.new"));
     let directory = path.parent().unwrap_or(Path::new("."));

@@ -34,6 +34,7 @@ pub use authority::{Authority, SignError};
 pub use certificate::{CLOCK_SKEW, Invalid, LEAF_LIFE};
 pub use deny::{Denied, DenyList};
 pub use error::Error;
+pub(crate) use files::{read as read_file, replace as replace_file};
 pub use own::Identity;
 pub use tls::{ALPN_JOIN, ALPN_MESH};
 pub use token::{InvalidToken, Token, TokenId};

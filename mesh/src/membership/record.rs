@@ -96,7 +96,8 @@ pub struct App {
 }
 
 impl App {
-    fn serves_as(&self, other: &Self) -> bool {
+    /// Whether it is the same version with the same functions.
+    pub(crate) fn serves_as(&self, other: &Self) -> bool {
         (&self.name, self.version, self.hash) == (&other.name, other.version, other.hash)
             && self.functions == other.functions
     }

@@ -4,6 +4,9 @@
 mod describe;
 mod fault;
 mod invoke;
+mod members;
+
+use std::cell::RefCell;
 
 use fnmesh_invoke::{Error, Invoke};
 use serde::{Deserialize, Serialize};
@@ -11,27 +14,50 @@ use serde_json::value::{RawValue, to_raw_value};
 
 pub(crate) use describe::describe;
 pub(crate) use invoke::invoke;
+pub(crate) use members::{record, snapshot};
 
-use crate::transport::{Answer, CallError, Failure, INVALID_PARAMS, LocalFuture, METHOD_NOT_FOUND, Request, Response};
+use crate::{
+    membership::Membership,
+    transport::{Answer, CallError, Failure, INVALID_PARAMS, LocalFuture, METHOD_NOT_FOUND, Request, Response},
+};
 
 /// Runs a function of the peer.
 const INVOKE: &str = "invoke";
 /// Describes a function of the peer.
 const DESCRIBE: &str = "describe";
+/// A notification: a message of membership, which is its body.
+pub(crate) const GOSSIP: &str = "gossip";
+/// What the peer knows that a member says of itself.
+const RECORD: &str = "record";
+/// All the peer knows of the mesh.
+const SNAPSHOT: &str = "snapshot";
 /// Answers with nothing.
 const PING: &str = "ping";
 
-/// Answers a request of a peer, with the functions of `local`.
-pub(crate) fn answer<L: Invoke + Clone>(local: &L, request: &Request<'_>) -> LocalFuture<Answer> {
+const METHODS: [&str; 5] = [INVOKE, DESCRIBE, RECORD, SNAPSHOT, PING];
+
+/// Answers a request of a peer, with the functions of `local` and what `membership` knows.
+pub(crate) fn answer<L: Invoke + Clone>(
+    local: &L,
+    membership: &RefCell<Membership>,
+    request: &Request<'_>,
+) -> LocalFuture<Answer> {
     match request.method {
         INVOKE => invoke::answer(local, request),
         DESCRIBE => describe::answer(local, request),
+        RECORD => members::answer_record(&membership.borrow(), request),
+        SNAPSHOT => members::answer_snapshot(&membership.borrow(), request),
         PING => Box::pin(async { value(&()) }),
         method => {
-            let message = format!("no method {method:?}; known are {INVOKE}, {DESCRIBE} and {PING}");
+            let message = format!("no method {method:?}; known are {}", METHODS.join(", "));
             fail(Failure::new(METHOD_NOT_FOUND, message))
         }
     }
+}
+
+/// The answer of a node that ends.
+pub(crate) fn draining() -> LocalFuture<Answer> {
+    fail(fault::failure(&Error::Draining))
 }
 
 /// Why a peer's functions gave no answer.

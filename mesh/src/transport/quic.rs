@@ -2,10 +2,12 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use crate::identity::Identity;
 use quinn::{
     Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
     congestion::{BbrConfig, ControllerFactory, CubicConfig},
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// A peer that is silent for this long is lost.
@@ -42,6 +44,17 @@ pub fn transport(congestion: Congestion) -> Arc<TransportConfig> {
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS))
         .congestion_controller_factory(congestion);
     Arc::new(config)
+}
+
+/// The endpoint of a node. Its keys for resets and connection ids are the same after a restart, so that peers learn at
+/// once that their connections are gone.
+pub fn endpoint_config(identity: &Identity) -> EndpointConfig {
+    let reset = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &identity.derived_key("quic reset"));
+    let mut config = EndpointConfig::new(Arc::new(reset));
+    let ids = identity.derived_key("quic connection ids");
+    let ids = u64::from_le_bytes(std::array::from_fn(|index| ids[index]));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config
 }
 
 /// Binds the UDP socket of a node. Call it within a tokio runtime, which then drives the endpoint.

@@ -10,9 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use fnmesh_invoke::Invoke;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -45,8 +46,6 @@ pub(crate) enum Input {
     Redial(NodeId),
     /// The members are to be written down.
     Keep,
-    /// Somebody asks who is in the mesh.
-    List(oneshot::Sender<Vec<Member>>),
     /// The node ends, and says so to the others.
     Leave,
     /// The node ends without a word.
@@ -76,6 +75,8 @@ pub(crate) struct Driver<L: Invoke + Clone> {
     inputs: mpsc::UnboundedSender<Input>,
     redial: HashMap<NodeId, Duration>,
     tasks: JoinSet<()>,
+    /// What others see of the members.
+    view: Arc<ArcSwap<Vec<Member>>>,
     /// Where the members are kept.
     directory: PathBuf,
     is_keeping: bool,
@@ -122,10 +123,11 @@ impl<L: Invoke + Clone> Driver<L> {
         table: RoutingTable,
         links: Rc<Links<PeerHandler<L>>>,
         inputs: mpsc::UnboundedSender<Input>,
+        view: Arc<ArcSwap<Vec<Member>>>,
         directory: PathBuf,
     ) -> Self {
         let (redial, tasks) = (HashMap::new(), JoinSet::new());
-        Self { membership, table, links, inputs, redial, tasks, directory, is_keeping: false }
+        Self { membership, table, links, inputs, redial, tasks, view, directory, is_keeping: false }
     }
 
     /// Does `first`, then what the inputs ask for, until the node leaves.
@@ -153,8 +155,6 @@ impl<L: Invoke + Clone> Driver<L> {
                         None => drop(self.redial.remove(&node)),
                     }
                 }
-                // Whoever asked may have gone.
-                Input::List(answer) => drop(answer.send(self.members())),
                 Input::Keep => self.keep(),
                 Input::Leave => return self.handle(Event::Leave),
                 Input::Stop => return,
@@ -200,6 +200,7 @@ impl<L: Invoke + Clone> Driver<L> {
         }
         if !changed.is_empty() {
             self.table.follow(&self.membership.borrow(), changed);
+            self.view.store(Arc::new(self.members()));
         }
     }
 

@@ -10,13 +10,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::ArcSwap;
 use fnmesh_invoke::Invoke;
 use quinn::{Endpoint, EndpointConfig};
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::LocalSet,
-    time::timeout,
-};
+use tokio::{sync::mpsc, task::LocalSet, time::timeout};
 
 use crate::{
     Config, NodeId,
@@ -80,6 +77,8 @@ struct Started {
     tokens: Tokens,
     callers: Callers,
     routes: Reader,
+    members: Arc<ArcSwap<Vec<Member>>>,
+    is_founder: bool,
 }
 
 impl std::fmt::Debug for Handle {
@@ -176,11 +175,14 @@ impl Handle {
         let _ = self.inputs.send(Input::Event(Event::Local(Box::new(profile))));
     }
 
-    /// Who is in the mesh, this node first; empty when it has ended.
-    pub async fn members(&self) -> Vec<Member> {
-        let (answer, answered) = oneshot::channel();
-        let _ = self.inputs.send(Input::List(answer));
-        answered.await.unwrap_or_default()
+    /// Who is in the mesh, this node first.
+    pub fn members(&self) -> Arc<Vec<Member>> {
+        self.started.members.load_full()
+    }
+
+    /// Whether the mesh was made by this start of the node.
+    pub fn is_founder(&self) -> bool {
+        self.started.is_founder
     }
 
     pub(crate) fn callers(&self) -> &Callers {
@@ -195,7 +197,7 @@ async fn run<L: Invoke + Clone>(
     local: impl FnOnce() -> L,
     started: std_mpsc::Sender<Result<Handle, StartError>>,
 ) {
-    let (endpoint, identity, peers) = match open(&config).await {
+    let Opened { endpoint, identity, peers, is_founder } = match open(&config).await {
         Ok(opened) => opened,
         Err(error) => return drop(started.send(Err(error))),
     };
@@ -232,14 +234,24 @@ async fn run<L: Invoke + Clone>(
     let table = RoutingTable::default();
     let routes = table.reader();
     let callers = links.callers().clone();
+    let members = Arc::default();
     let handle = Handle {
         inputs: inputs.clone(),
-        started: Arc::new(Started { address, identity: identity.clone(), tokens: tokens.clone(), callers, routes }),
+        started: Arc::new(Started {
+            address,
+            identity: identity.clone(),
+            tokens: tokens.clone(),
+            callers,
+            routes,
+            members: Arc::clone(&members),
+            is_founder,
+        }),
     };
     if started.send(Ok(handle)).is_err() {
         return;
     }
-    let driver = Driver::new(Rc::clone(&membership), table, Rc::clone(&links), inputs, config.directory.clone());
+    let driver =
+        Driver::new(Rc::clone(&membership), table, Rc::clone(&links), inputs, members, config.directory.clone());
     let accept = accept_all(&endpoint, &identity, &denied, &tokens, &links, &membership);
     tokio::select! {
         () = driver.run(actions, inbox) => {}
@@ -249,13 +261,23 @@ async fn run<L: Invoke + Clone>(
     let _ = timeout(GOODBYE, endpoint.wait_idle()).await;
 }
 
+/// What a node starts with.
+struct Opened {
+    endpoint: Endpoint,
+    identity: Identity,
+    /// Members to begin with.
+    peers: Vec<join::PeerAddress>,
+    is_founder: bool,
+}
+
 /// Finds or makes the identity, and binds the socket; also gives the members to begin with.
-async fn open(config: &Config) -> Result<(Endpoint, Identity, Vec<join::PeerAddress>), StartError> {
+async fn open(config: &Config) -> Result<Opened, StartError> {
     let bind = |endpoint: EndpointConfig, server| {
         let source = |source| StartError::Bind { address: config.address, source };
         quic::bind(config.address, endpoint, server).map_err(source)
     };
     let existing = Identity::load(&config.directory)?;
+    let is_founder = existing.is_none() && config.join.is_none();
     let (identity, peers) = match (existing, &config.join) {
         (Some(identity), _) => (identity, known::read(&config.directory)?),
         (None, None) => (Identity::found(&config.directory, SystemTime::now())?, Vec::new()),
@@ -274,7 +296,7 @@ async fn open(config: &Config) -> Result<(Endpoint, Identity, Vec<join::PeerAddr
     let mut server = identity.server_config();
     server.transport_config(quic::transport(config.congestion));
     let endpoint = bind(quic::endpoint_config(&identity), Some(server))?;
-    Ok((endpoint, identity, peers))
+    Ok(Opened { endpoint, identity, peers, is_founder })
 }
 
 async fn accept_all<L: Invoke + Clone>(

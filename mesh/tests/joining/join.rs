@@ -202,6 +202,9 @@ async fn guessing_is_answered_with_later() {
     let told = Joiner::new().refused(member.address, &token).await;
     assert_eq!(told, "too many wrong tokens; try again later, in a minute");
     assert_eq!(log.refusal().await, "10 proofs were wrong within a minute");
+    // From this address, another token is of no use either.
+    let other = member.token(TokenOptions::default());
+    assert_eq!(Joiner::new().refused(member.address, &other).await, told);
     assert_eq!(member.tokens.list(SystemTime::now())[0].state, TokenState::Valid);
 }
 

@@ -6,7 +6,7 @@ use fnmesh_mesh::identity::{Admitted, DenyList, Identity, Invalid, Refusal, Toke
 use quinn::{ConnectionError, VarInt};
 use rustls_pki_types::CertificateDer;
 
-use crate::support::{HOUR, Log, Node, call, careless_call};
+use crate::support::{HOUR, Log, Node, call, call_with_stolen, careless_call, careless_client};
 
 /// Gives a node a certificate that ended 10 days ago.
 fn expire(node: &Node, authority: &Node) {
@@ -91,6 +91,18 @@ async fn expired_certificate_is_refused() {
 }
 
 #[tokio::test]
+async fn certificate_without_its_key_is_refused() {
+    let log = Log::new();
+    let first = Node::first().serve();
+    let (second, other) = (Node::joined(&first, TokenOptions::default()).await, Node::first());
+    assert_eq!(careless_call(Some(&second.root), &first).await.unwrap(), b"42");
+    let error = call_with_stolen(&second.root, &other.root, &first).await;
+    assert!(matches!(error, ConnectionError::ConnectionClosed(_)), "{error:?}");
+    assert!(log.refusal().await.contains("BadSignature"));
+    assert_eq!(first.called(), 42);
+}
+
+#[tokio::test]
 async fn denied_node_is_refused_in_both_directions() {
     let log = Log::new();
     let first = Node::first().serve();
@@ -160,7 +172,7 @@ async fn other_protocol_is_refused() {
     let log = Log::new();
     let member = Node::first().serve();
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    let config = crate::support::careless_client(None, b"h3");
+    let config = careless_client(None, b"h3");
     let error = endpoint.connect_with(config, member.address, "anybody").unwrap().await.unwrap_err();
     assert!(matches!(error, ConnectionError::ConnectionClosed(_)), "{error:?}");
     assert!(log.refusal().await.starts_with("the handshake failed"));

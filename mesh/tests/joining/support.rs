@@ -18,10 +18,14 @@ use fnmesh_mesh::identity::{
 };
 use quinn::{Connection, ConnectionError, Endpoint, crypto::rustls::QuicClientConfig};
 use rustls::{
-    DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme,
+    client::{
+        WantsClientCert,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    sign::{CertifiedKey, SingleCertAndKey},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime, pem::PemObject};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -184,28 +188,50 @@ impl Joiner {
 
 /// A client that does not look at whom it talks to. It shows the certificate in a directory, if any.
 pub(crate) fn careless_client(identity: Option<&TempDir>, alpn: &[u8]) -> quinn::ClientConfig {
-    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    careless_config(alpn, |builder| match identity {
+        None => builder.with_no_client_auth(),
+        Some(root) => builder.with_client_cert_resolver(Arc::new(shown(root, root))),
+    })
+}
+
+fn careless_config(
+    alpn: &[u8],
+    complete: impl FnOnce(ConfigBuilder<ClientConfig, WantsClientCert>) -> ClientConfig,
+) -> quinn::ClientConfig {
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody));
-    let mut config = match identity {
-        None => builder.with_no_client_auth(),
-        Some(root) => {
-            let path = |name: &str| root.path().join("identity").join(name);
-            let certificate = CertificateDer::from_pem_slice(&fs::read(path("node.pem")).unwrap()).unwrap();
-            let key = PrivateKeyDer::from_pem_slice(&fs::read(path("node.key")).unwrap()).unwrap();
-            builder.with_client_auth_cert(vec![certificate], key).unwrap()
-        }
-    };
+    let mut config = complete(builder);
     config.alpn_protocols = vec![alpn.to_vec()];
     quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()))
 }
 
+/// The certificate in one directory, with the key in another.
+fn shown(certificate: &TempDir, key: &TempDir) -> SingleCertAndKey {
+    let read = |root: &TempDir, name| fs::read(root.path().join("identity").join(name)).unwrap();
+    let certificate = CertificateDer::from_pem_slice(&read(certificate, "node.pem")).unwrap();
+    let key = PrivatePkcs8KeyDer::from_pem_slice(&read(key, "node.key")).unwrap();
+    let key = rustls::crypto::ring::sign::any_eddsa_type(&key).unwrap();
+    CertifiedKey::new(vec![certificate], key).into()
+}
+
 /// Connects for calls without looking at whom.
 pub(crate) async fn careless_call(identity: Option<&TempDir>, to: &Node) -> Result<Vec<u8>, ConnectionError> {
+    careless_call_with(careless_client(identity, ALPN_MESH), to).await
+}
+
+/// Connects for calls with another node's certificate, but not its key.
+pub(crate) async fn call_with_stolen(certificate: &TempDir, key: &TempDir, to: &Node) -> ConnectionError {
+    let config =
+        careless_config(ALPN_MESH, |builder| builder.with_client_cert_resolver(Arc::new(shown(certificate, key))));
+    careless_call_with(config, to).await.unwrap_err()
+}
+
+async fn careless_call_with(config: quinn::ClientConfig, to: &Node) -> Result<Vec<u8>, ConnectionError> {
     let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let connecting = endpoint.connect_with(careless_client(identity, ALPN_MESH), to.address, "anybody").unwrap();
+    let connecting = endpoint.connect_with(config, to.address, "anybody").unwrap();
     call(&connecting.await?).await
 }
 

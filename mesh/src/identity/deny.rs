@@ -15,6 +15,9 @@ use crate::NodeId;
 /// that news take.
 const KEPT: Duration = LEAF_LIFE.saturating_add(CLOCK_SKEW).saturating_add(Duration::from_secs(24 * 3600));
 
+/// How many nodes are denied at most: the ones removed last.
+const MAX_DENIED: usize = 10_000;
+
 /// Which nodes were removed from the mesh, and when: what members tell each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -36,7 +39,7 @@ impl Denied {
 
     /// Takes over what `other` has and this has not, and tells which nodes these are. Of two times
     /// the later one counts. Entries that are over are left out, on both sides, and so are those of
-    /// the far future, which would stay for ever.
+    /// the far future, which would stay for ever. Of more than 10,000 the latest stay.
     #[must_use = "links to these nodes are to be closed"]
     pub fn merge(&mut self, other: &Self, now: SystemTime) -> Vec<NodeId> {
         let now = seconds(now);
@@ -50,6 +53,14 @@ impl Denied {
             *known = since.max(*known);
         }
         self.since.retain(|_, since| *kept.start() <= *since);
+        if self.since.len() > MAX_DENIED {
+            let mut latest: Vec<_> = self.since.iter().map(|(node, since)| (*since, *node)).collect();
+            latest.sort_unstable();
+            for (_, node) in &latest[..latest.len() - MAX_DENIED] {
+                self.since.remove(node);
+            }
+            new.retain(|node| self.contains(*node));
+        }
         new
     }
 }
@@ -178,6 +189,24 @@ mod tests {
         let end = now + KEPT + Duration::from_secs(2);
         assert!(list.merge(&old, end).unwrap().is_empty());
         assert!(!list.contains(NODE));
+    }
+
+    #[test]
+    fn latest_stay_when_there_are_too_many() {
+        let root = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let list = DenyList::load(root.path()).unwrap();
+        let node = |number: u64| NodeId::from_bytes([number.to_be_bytes(), [0; 8]].concat().try_into().unwrap());
+        let max = MAX_DENIED as u64;
+        let many = |range: std::ops::Range<u64>| Denied {
+            since: range.map(|number| (node(number), seconds(now) - 2 * max + number)).collect(),
+        };
+        assert_eq!(list.merge(&many(1..max + 1), now).unwrap().len(), MAX_DENIED);
+        assert_eq!(list.merge(&many(0..1), now).unwrap(), []);
+        assert_eq!(list.merge(&many(max + 1..max + 2), now).unwrap(), [node(max + 1)]);
+        assert!(!list.contains(node(1)) && list.contains(node(2)));
+        // What is written can be read.
+        assert_eq!(*DenyList::load(root.path()).unwrap().snapshot(), *list.snapshot());
     }
 
     #[test]

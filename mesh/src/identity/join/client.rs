@@ -1,5 +1,4 @@
 use std::{
-    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -219,9 +218,7 @@ fn write(staging: Staging, directory: PathBuf, key: &KeyPair, granted: &Granted)
 
 /// Off the runtime: it waits for the disk.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(Error::Io { action: "write", path: PathBuf::new(), source: io::Error::other(error) })
-    })
+    spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::Crypto(error.to_string())))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use jsonrpsee_types::Id;
-use quinn::{RecvStream, SendStream, VarInt};
+use quinn::{SendStream, VarInt};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -36,66 +36,59 @@ pub async fn serve(
 ) -> Result<NodeId, JoinRefused> {
     let remote = connection.remote_address();
     let deadline = Instant::now() + DEADLINE;
-    let mut admitted = None;
-    let exchange = exchange(connection, identity, tokens, peers, now, &mut admitted);
-    let in_time = timeout_at(deadline, exchange).await;
-    let result = admitted.unwrap_or_else(|| {
-        let reason = match in_time {
-            Ok(Err(lost)) => lost.to_string(),
-            _ => format!("it took longer than {} s", DEADLINE.as_secs()),
-        };
-        Err(JoinRefused::Incomplete(reason))
-    });
-    match &result {
-        Ok(node) => {
+    let too_late = || format!("it took longer than {} s", DEADLINE.as_secs());
+    let (stream, id, asked) = match timeout_at(deadline, receive(connection)).await {
+        Ok(Ok((stream, id, asked))) => (Some(stream), id, asked),
+        Ok(Err(lost)) => (None, Id::Null, Err(JoinRefused::Incomplete(lost.to_string()))),
+        Err(_) => (None, Id::Null, Err(JoinRefused::Incomplete(too_late()))),
+    };
+    let decision = match asked {
+        Ok(ask) => timeout_at(deadline, decide(connection, identity, tokens, peers, ask, now))
+            .await
+            .unwrap_or_else(|_| Err(JoinRefused::Failed(too_late()))),
+        Err(refused) => Err(refused),
+    };
+    let (result, answer) = match decision {
+        Ok((node, grant)) => {
             tracing::info!(target: "fnmesh::mesh", %remote, %node, "node joined");
-            connection.close(VarInt::from_u32(0), b"joined");
+            (Ok(node), Ok(grant))
         }
         Err(refused) => {
             tracing::warn!(target: "fnmesh::mesh", %remote, reason = %refused, "join refused");
-            connection.close(REFUSED, refused.told().message().as_bytes());
+            let told = refused.told();
+            (Err(refused), Err(told))
         }
+    };
+    let (code, reason) = match &answer {
+        Ok(_) => (VarInt::from_u32(0), "joined".to_owned()),
+        Err(told) => (REFUSED, told.message().to_owned()),
+    };
+    if let Some(stream) = stream {
+        let answer = wire::encode_answer(id, answer);
+        let _ = timeout_at(deadline, deliver(connection, stream, &answer)).await;
     }
+    connection.close(code, reason.as_bytes());
     result
 }
 
-/// Reads the request, decides, answers, and waits until the joiner has the answer. What was
-/// decided is in `admitted`, also when the wait is given up.
-async fn exchange(
-    connection: &quinn::Connection,
-    identity: &Identity,
-    tokens: &Tokens,
-    peers: &[PeerAddress],
-    now: SystemTime,
-    admitted: &mut Option<Result<NodeId, JoinRefused>>,
-) -> Result<(), quinn::ConnectionError> {
-    let (mut send, mut recv) = connection.accept_bi().await?;
-    let (id, asked) = receive(&mut recv).await;
-    let decision = match asked {
-        Ok(ask) => decide(connection, identity, tokens, ask, now).await,
-        Err(refused) => Err(refused),
-    };
-    let answer = match &decision {
-        Ok((_, grant)) => Ok(Grant { peers: peers.iter().take(MAX_PEERS).copied().collect(), ..grant.clone() }),
-        Err(refused) => Err(refused.told()),
-    };
-    *admitted = Some(decision.map(|(node, _)| node));
-    deliver(&mut send, &wire::encode_answer(id, answer)).await;
-    Ok(())
-}
+type Received = (SendStream, Id<'static>, Result<Ask, JoinRefused>);
 
-async fn receive(recv: &mut RecvStream) -> (Id<'static>, Result<Ask, JoinRefused>) {
-    match wire::read(recv).await {
+/// The stream for the answer, the request's id, and the request or what is wrong with it.
+async fn receive(connection: &quinn::Connection) -> Result<Received, quinn::ConnectionError> {
+    let (send, mut recv) = connection.accept_bi().await?;
+    let (id, asked) = match wire::read(&mut recv).await {
         Ok(bytes) => Ask::decode(&bytes),
         Err(error @ FrameError::TooLong(_)) => (Id::Null, Err(JoinRefused::Malformed(error.to_string()))),
         Err(error @ FrameError::Lost(_)) => (Id::Null, Err(JoinRefused::Incomplete(error.to_string()))),
-    }
+    };
+    Ok((send, id, asked))
 }
 
-/// Returns when the joiner has all of it, or is gone.
-async fn deliver(send: &mut SendStream, answer: &[u8]) {
-    if wire::write_last(send, answer).await.is_ok() {
-        let _ = send.stopped().await;
+/// Returns when the joiner has read all and closed the connection: had this side closed it, what
+/// is not read yet could be lost.
+async fn deliver(connection: &quinn::Connection, mut stream: SendStream, answer: &[u8]) {
+    if wire::write_last(&mut stream, answer).await.is_ok() {
+        connection.closed().await;
     }
 }
 
@@ -103,6 +96,7 @@ async fn decide(
     connection: &quinn::Connection,
     identity: &Identity,
     tokens: &Tokens,
+    peers: &[PeerAddress],
     ask: Ask,
     now: SystemTime,
 ) -> Result<(NodeId, Grant), JoinRefused> {
@@ -123,7 +117,7 @@ async fn decide(
         certificate: Bytes(certificate.to_vec()),
         ca: Bytes(identity.ca().to_vec()),
         ca_key: shares_authority.then(|| Bytes(authority.key_der().to_vec())),
-        peers: Vec::new(),
+        peers: peers.iter().take(MAX_PEERS).copied().collect(),
     };
     Ok((node, grant))
 }

@@ -11,7 +11,7 @@ use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{HOUR, Joiner, Log, Node, ask, ask_raw, request};
 
@@ -39,7 +39,8 @@ async fn joiner_becomes_a_peer() {
     let log = Log::new();
     let member = Node::first().serve();
     let joiner = Joiner::new();
-    let joined = joiner.join(member.address, &member.token(TokenOptions::default())).await.unwrap();
+    let token = member.token(TokenOptions::default());
+    let joined = joiner.join(member.address, &token).await.unwrap();
 
     assert_eq!(joined.member, member.identity.id());
     assert_eq!(joined.peers, [PeerAddress { node: member.identity.id(), address: member.address }]);
@@ -52,7 +53,11 @@ async fn joiner_becomes_a_peer() {
     assert_eq!(node.call(&member).await.unwrap(), b"42");
     assert_eq!(member.call(&node).await.unwrap(), b"42");
     assert_eq!((node.called(), member.called()), (42, 42));
-    assert_eq!(log.refusals(), [""; 0]);
+
+    let lines = log.lines();
+    let fields = |line: &Value| ["message", "node", "token"].map(|key| line["fields"][key].clone());
+    let expected = [json!("node joined"), json!(node.identity.id()), json!(token.id())];
+    assert_eq!(lines.iter().map(fields).collect::<Vec<_>>(), [expected]);
 }
 
 #[tokio::test]

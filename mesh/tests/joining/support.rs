@@ -322,12 +322,17 @@ impl Log {
         Self { lines, _guard: tracing::subscriber::set_default(subscriber) }
     }
 
-    /// The reasons of the refusals that were logged since the last time.
-    pub(crate) fn refusals(&self) -> Vec<String> {
+    /// What was logged since the last time.
+    pub(crate) fn lines(&self) -> Vec<Value> {
         let bytes = std::mem::take(&mut *self.lines.0.lock().unwrap_or_else(PoisonError::into_inner));
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let lines = lines.map(|line| serde_json::from_slice::<Value>(line).unwrap());
-        lines
+        lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+    }
+
+    /// The reasons of the refusals that were logged since the last time.
+    pub(crate) fn refusals(&self) -> Vec<String> {
+        self.lines()
+            .into_iter()
             .filter(|line| line["level"] == "WARN")
             .map(|line| {
                 assert_eq!(line["target"], "fnmesh::mesh");

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     NodeId,
-    identity::{Identity, Tokens, authority::requester, tokens::Claim},
+    identity::{Identity, SignError, Tokens, authority::requester, tokens::Claim},
 };
 
 /// How long a joiner has for its request and for taking the answer.
@@ -49,10 +49,7 @@ pub async fn serve(
         Err(refused) => Err(refused),
     };
     let (result, answer) = match decision {
-        Ok((node, grant)) => {
-            tracing::info!(target: "fnmesh::mesh", %remote, %node, "node joined");
-            (Ok(node), Ok(grant))
-        }
+        Ok((node, grant)) => (Ok(node), Ok(grant)),
         Err(refused) => {
             tracing::warn!(target: "fnmesh::mesh", %remote, reason = %refused, "join refused");
             let told = refused.told();
@@ -106,13 +103,18 @@ async fn decide(
     let exported = exported(connection).map_err(JoinRefused::Failed)?;
     let Ask { token, csr: Bytes(csr), proof: Bytes(proof) } = ask;
     tokens.check(&Claim { token, exported: &exported, request: &csr, proof: &proof }, from, now)?;
-    let bad = |error: crate::identity::SignError| JoinRefused::BadRequest(error.to_string());
+    let bad = |error| match error {
+        SignError::Failed(error) => JoinRefused::Failed(error.to_string()),
+        bad => JoinRefused::BadRequest(bad.to_string()),
+    };
     let node = requester(&csr).map_err(bad)?;
     let certificate = authority.sign(&csr, node, now).map_err(bad)?;
     // Last: from here on nothing fails but the connection.
     let tokens = tokens.clone();
     let taken = tokio::task::spawn_blocking(move || tokens.take(token, now)).await;
     let shares_authority = taken.map_err(|error| JoinRefused::Failed(error.to_string()))??;
+    let remote = connection.remote_address();
+    tracing::info!(target: "fnmesh::mesh", %remote, %node, %token, shares_authority, "node joined");
     let grant = Grant {
         certificate: Bytes(certificate.to_vec()),
         ca: Bytes(identity.ca().to_vec()),

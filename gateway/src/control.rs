@@ -26,6 +26,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// Appends metrics in the Prometheus text format to `/_/metrics`.
     fn metrics(&self, out: &mut String);
+
+    /// What else is to be read at `/_/{path}`, if there is something.
+    fn resource(&self, path: &str) -> Option<Value>;
 }
 
 /// Answers `/_/{path}`.
@@ -37,10 +40,14 @@ pub(crate) fn answer<I: Invoke>(thread: &Thread<I>, head: &Head<'_>, path: &str)
         "apps" => read(head, || respond::json(&thread.invoker.apps())),
         _ => match path.strip_prefix("apps/") {
             Some(name) => read(head, || app(thread, name)),
-            None => {
-                let message = format!("there is no /_/{path}; there are health, ready, metrics, apps and apps/NAME");
-                respond::rejection(&Refusal::not_found(message).into(), None)
-            }
+            None => match thread.shared.control.resource(path) {
+                Some(resource) => read(head, || respond::json(&resource)),
+                None => {
+                    let message =
+                        format!("there is no /_/{path}; there are health, ready, metrics, apps and apps/NAME");
+                    respond::rejection(&Refusal::not_found(message).into(), None)
+                }
+            },
         },
     }
 }

@@ -73,6 +73,8 @@ pub struct Handle {
 /// What is known once a node listens.
 struct Started {
     address: SocketAddr,
+    name: Arc<str>,
+    zone: Arc<str>,
     identity: Identity,
     tokens: Tokens,
     callers: Callers,
@@ -170,8 +172,10 @@ impl Handle {
         &self.started.routes
     }
 
-    /// Says something new of this node to the mesh. Saying the same again costs nothing.
+    /// Says something new of this node to the mesh; name and zone stay as they are. Saying the same again costs nothing.
     pub fn announce(&self, profile: Profile) {
+        let Started { name, zone, .. } = &*self.started;
+        let profile = Profile { name: Arc::clone(name), zone: Arc::clone(zone), ..profile };
         let _ = self.inputs.send(Input::Event(Event::Local(Box::new(profile))));
     }
 
@@ -207,7 +211,8 @@ async fn run<L: Invoke + Clone>(
         Err(error) => return drop(started.send(Err(error.into()))),
     };
     let address = advertised(&config, &endpoint);
-    let profile = Profile { name: config.name.as_str().into(), zone: config.zone.as_str().into(), ..profile };
+    let (name, zone): (Arc<str>, Arc<str>) = (config.name.as_str().into(), config.zone.as_str().into());
+    let profile = Profile { name: Arc::clone(&name), zone: Arc::clone(&zone), ..profile };
 
     let (inputs, inbox) = mpsc::unbounded_channel();
     let mut actions = Vec::new();
@@ -239,6 +244,8 @@ async fn run<L: Invoke + Clone>(
         inputs: inputs.clone(),
         started: Arc::new(Started {
             address,
+            name,
+            zone,
             identity: identity.clone(),
             tokens: tokens.clone(),
             callers,

@@ -7,21 +7,25 @@ use std::{
 };
 
 use fnmesh_gateway::Control;
+use fnmesh_mesh::Handle;
 use fnmesh_runtime::sandbox::Levels;
 use serde_json::{Value, json};
+
+use crate::mesh;
 
 /// The node as its operator sees it.
 #[derive(Debug)]
 pub(crate) struct Admin {
     threads: usize,
     sandbox: Levels,
+    mesh: Option<Handle>,
     started: Duration,
 }
 
 impl Admin {
     /// A node that starts now.
-    pub(crate) fn new(threads: usize, sandbox: Levels) -> Self {
-        Self { threads, sandbox, started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() }
+    pub(crate) fn new(threads: usize, sandbox: Levels, mesh: Option<Handle>) -> Self {
+        Self { threads, sandbox, mesh, started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() }
     }
 }
 
@@ -34,6 +38,15 @@ impl Control for Admin {
             "isolation": "process",
             "sandbox": self.sandbox,
         })
+    }
+
+    fn resource(&self, path: &str) -> Option<Value> {
+        let mesh = self.mesh.as_ref()?;
+        match path {
+            "nodes" => Some(mesh::nodes(mesh)),
+            "routes" => Some(mesh::routes(mesh)),
+            _ => None,
+        }
     }
 
     fn metrics(&self, out: &mut String) {
@@ -81,7 +94,7 @@ mod tests {
     use super::*;
 
     fn admin() -> Admin {
-        Admin::new(2, Runtime::new(Config { sandbox: Mode::Off, ..Config::default() }).levels())
+        Admin::new(2, Runtime::new(Config { sandbox: Mode::Off, ..Config::default() }).levels(), None)
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Config {
     pub tools: Tools,
     /// How long calls in flight may take when the node stops. Default 30 s.
     pub drain_timeout: Duration,
+    /// Its place in a mesh. Default none: it serves its own functions alone.
+    pub mesh: Option<fnmesh_mesh::Config>,
     /// Whether apps are deployed again when their files change. Default no.
     pub watch: bool,
 }
@@ -30,6 +32,7 @@ impl Default for Config {
             python_extensions: Vec::new(),
             tools: Tools::default(),
             drain_timeout: Duration::from_secs(30),
+            mesh: None,
             watch: false,
         }
     }
@@ -38,7 +41,8 @@ impl Default for Config {
 impl Config {
     /// Makes both sides agree, and picks the Python extension.
     pub(crate) fn settle(&mut self) {
-        self.runtime.threads = self.gateway.threads.get();
+        // The thread of the mesh calls functions, too: those that peers ask for.
+        self.runtime.threads = self.gateway.threads.get() + usize::from(self.mesh.is_some());
         self.runtime.cache_dir.clone_from(&self.tools.cache_dir);
         self.runtime.max_body_bytes = self.gateway.max_body_bytes;
         if let Some(found) = self.python_extensions.iter().find(|path| path.is_file()) {

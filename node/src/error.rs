@@ -31,6 +31,23 @@ pub enum StartError {
         /// The process that has the port, where it can be seen.
         holder: Option<String>,
     },
+    /// It cannot take part in the mesh.
+    #[error(transparent)]
+    Mesh(#[from] fnmesh_mesh::StartError),
+    /// Another node uses the directory.
+    #[error("{}: another node uses this directory; each node needs a --data of its own", directory.display())]
+    DataInUse {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The directory of the node's data cannot be used.
+    #[error("{}: {source}; --data names a directory this user can write to", directory.display())]
+    Data {
+        /// The directory.
+        directory: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// Workers cannot be confined as `--sandbox strict` demands.
     #[error("--sandbox strict: {}; see docs/sandbox.md, or use --sandbox auto", missing.join("; "))]
     Sandbox {

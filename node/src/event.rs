@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use fnmesh_invoke::{AppStatus, Failure};
 use serde::Serialize;
@@ -15,6 +15,17 @@ pub enum Event {
         pid: u32,
         /// Names of the apps that are being loaded.
         apps: Vec<String>,
+    },
+    /// The node takes part in a mesh.
+    Meshed {
+        /// Its id.
+        node: String,
+        /// Where peers reach it (UDP).
+        address: SocketAddr,
+        /// With which arguments of `fnmesh serve` one more machine joins, within 10 minutes; only where the mesh was
+        /// made just now.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        join: Option<String>,
     },
     /// An app's dependencies are being installed.
     Installing {

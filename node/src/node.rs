@@ -30,7 +30,7 @@ use crate::{
     discover::{self, Found},
     error::StartError,
     event::{Event, Observer},
-    port,
+    mesh, port,
     shutdown::{Phase, Signals, Switch},
     watch::Watcher,
 };
@@ -134,16 +134,28 @@ async fn control(
     for app in &found {
         runtime.expect(&app.name, &app.directory);
     }
-    let server = listen(&config, &runtime)?;
+    let mesh = match config.mesh.take() {
+        Some(wanted) => Some(mesh::start(wanted, &runtime, config.gateway.threads.get(), &observer).await?),
+        None => None,
+    };
+    let server = listen(&config, &runtime, mesh.as_ref())?;
     let address = server.address();
     listening(address);
     let apps = found.iter().map(|app| app.name.clone()).collect();
     observer(&Event::Listening { url: url(address), pid: std::process::id(), apps });
     let drain_timeout = config.drain_timeout;
+    let announcing = mesh.as_ref().map(|mesh| mesh.announce(runtime.clone(), address));
     let tasks = host(config, runtime.clone(), Arc::clone(&observer), found)?;
     switch.asked(Phase::Drain).await;
-    drop(tasks);
-    Ok(stop(server, &runtime, &observer, &switch, drain_timeout).await)
+    drop((tasks, announcing));
+    if let Some(mesh) = &mesh {
+        mesh.say_draining(address);
+    }
+    let cut_off = stop(server, &runtime, &observer, &switch, drain_timeout).await;
+    if let Some(mesh) = mesh {
+        mesh.leave().await;
+    }
+    Ok(cut_off)
 }
 
 /// Says how workers are confined, and refuses to go on with less than was demanded.
@@ -156,14 +168,16 @@ fn check_sandbox(levels: &Levels) -> Result<(), StartError> {
     Ok(())
 }
 
-fn listen(config: &Config, runtime: &Runtime) -> Result<Server, StartError> {
-    let admin = Arc::new(Admin::new(config.gateway.threads.get(), runtime.levels()));
+fn listen(config: &Config, runtime: &Runtime, mesh: Option<&mesh::Part>) -> Result<Server, StartError> {
+    let mesh = mesh.map(|mesh| mesh.handle().clone());
+    let admin = Arc::new(Admin::new(config.gateway.threads.get(), runtime.levels(), mesh.clone()));
     let local = runtime.clone();
     let address = config.gateway.address;
-    Server::start(config.gateway.clone(), admin, move |thread| Dispatch::new(local.attach(thread))).map_err(|source| {
-        let holder = (source.kind() == io::ErrorKind::AddrInUse).then(|| port::holder(address.port())).flatten();
-        StartError::Bind { address, source, holder }
-    })
+    Server::start(config.gateway.clone(), admin, move |thread| Dispatch::new(local.attach(thread), mesh.clone()))
+        .map_err(|source| {
+            let holder = (source.kind() == io::ErrorKind::AddrInUse).then(|| port::holder(address.port())).flatten();
+            StartError::Bind { address, source, holder }
+        })
 }
 
 /// Starts the task of each app; they end with the returned set.

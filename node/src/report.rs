@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    net::SocketAddr,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -91,6 +92,7 @@ impl State {
 fn text(event: &Event, url: &str) -> String {
     match event {
         Event::Listening { url, apps, .. } => listening(url, apps),
+        Event::Meshed { node, address, join } => meshed(node, *address, join.as_deref()),
         Event::Installing { app, step } => format!("{NAME}{app}{NAME:#}: {step}\n"),
         Event::Ready { app, elapsed_ms } => {
             format!("{GOOD}ready{GOOD:#} {NAME}{}{NAME:#} {}\n", app.name, took(*elapsed_ms, &app.version))
@@ -120,6 +122,14 @@ fn listening(url: &str, apps: &[String]) -> String {
         out += "no app; name directories of functions to serve them: fnmesh serve DIR...\n";
     } else {
         out += &format!("{DIM}loading {}{DIM:#}\n", apps.join(", "));
+    }
+    out
+}
+
+fn meshed(node: &str, address: SocketAddr, join: Option<&str>) -> String {
+    let mut out = format!("node {NAME}{node}{NAME:#} at {address}\n");
+    if let Some(join) = join {
+        let _ = writeln!(out, "one more machine joins within 10 minutes with\n  fnmesh serve {join}");
     }
     out
 }

@@ -104,6 +104,11 @@ impl Runtime {
         self.shared.sandbox.levels().clone()
     }
 
+    /// Changes when an app comes, goes or serves another version.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.shared.changed.subscribe()
+    }
+
     /// The invoker of calling thread `index`; call once on each, inside its `LocalSet`.
     ///
     /// # Panics

@@ -26,7 +26,10 @@ pub(super) async fn collect(reply: Reply, function: &Function) -> Result<Bytes, 
         }
         array.extend_from_slice(&json(item?, function)?);
         if array.len() > MAX_COLLECTED_BYTES {
-            return Err(Error::TooLarge { what: "the collected stream".into(), limit_bytes: MAX_COLLECTED_BYTES as u64 });
+            return Err(Error::TooLarge {
+                what: "the collected stream".into(),
+                limit_bytes: MAX_COLLECTED_BYTES as u64,
+            });
         }
     }
     array.push(b']');

@@ -32,6 +32,10 @@ impl Control for Facts {
     fn metrics(&self, out: &mut String) {
         out.push_str("fnmesh_extra 1\n");
     }
+
+    fn resource(&self, path: &str) -> Option<Value> {
+        (path == "facts").then(|| json!({ "extra": true }))
+    }
 }
 
 pub(crate) struct Node {

@@ -7,10 +7,13 @@ mod client;
 mod inspect;
 mod listing;
 mod ls;
+mod nodes;
 mod options;
 mod pretty;
 mod ps;
+mod routes;
 mod serve;
+mod token;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -47,6 +50,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Ls(options) => client::block_on(ls::ls(options)),
         Command::Ps(options) => client::block_on(ps::ps(options)),
         Command::Inspect(options) => client::block_on(inspect::inspect(options)),
+        Command::Nodes(options) => client::block_on(nodes::nodes(options)),
+        Command::Routes(options) => client::block_on(routes::routes(options)),
+        Command::Token(options) => client::block_on(token::token(options)),
         Command::Version(options) => version(options.json),
     };
     match code {

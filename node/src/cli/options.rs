@@ -43,6 +43,12 @@ pub(super) enum Command {
     Ps(Ps),
     /// Show all that is known of apps and functions of a running node
     Inspect(Inspect),
+    /// List the nodes of the mesh
+    Nodes(Nodes),
+    /// List which nodes of the mesh serve which functions
+    Routes(Routes),
+    /// Make, list and revoke tokens with which machines join the mesh
+    Token(Token),
     /// Print the version
     Version(Version),
 }
@@ -57,12 +63,16 @@ Examples:
   fnmesh serve ./shop                     POST http://127.0.0.1:8080/shop/FUNCTION
   fnmesh serve examples                   every directory in examples/
   fnmesh serve ./shop --listen 0.0.0.0:80 --log-format json
+  fnmesh serve ./shop --mesh 0.0.0.0:7100 --data ./n1
+                                          the first node of a mesh; prints how others join
 
 Signals: SIGTERM or Ctrl-C finishes the calls in flight and exits; a second one stops at once.
 Exit codes: 0 stopped cleanly, 1 could not start or calls were cut off, 2 wrong usage.")]
 pub(super) struct Serve {
     #[command(flatten)]
     pub(super) node: Node,
+    #[command(flatten)]
+    pub(super) mesh: Mesh,
     /// How logs are written to stderr
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(super) log_format: LogFormat,
@@ -125,6 +135,44 @@ pub(super) struct Node {
     /// The extension module that Python workers load [default: beside the executable]
     #[arg(long, value_name = "FILE", env = "FNMESH_PYTHON_EXTENSION", hide_short_help = true)]
     pub(super) python_extension: Option<PathBuf>,
+}
+
+/// How the node takes part in a mesh.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Mesh")]
+pub(super) struct Mesh {
+    /// Take part in a mesh, and listen for other nodes at this UDP address; the first node makes the mesh
+    #[arg(long, value_name = "ADDRESS", env = "FNMESH_MESH", value_parser = address, requires = "data")]
+    pub(super) mesh: Option<SocketAddr>,
+    /// Where this node keeps its identity; a directory of its own for each node
+    #[arg(long, value_name = "DIR", env = "FNMESH_DATA", requires = "mesh")]
+    pub(super) data: Option<PathBuf>,
+    /// Join the mesh of the node at this address; not needed again once joined
+    #[arg(long, value_name = "ADDRESS", env = "FNMESH_JOIN", value_parser = address, requires = "mesh")]
+    pub(super) join: Option<SocketAddr>,
+    /// The token to join with, of `fnmesh token create`
+    #[arg(long, value_name = "TOKEN", env = "FNMESH_TOKEN", hide_env_values = true, requires = "join")]
+    pub(super) token: Option<String>,
+    /// The node's name for people [default: the name of the --data directory]
+    #[arg(long, value_name = "NAME", requires = "mesh")]
+    pub(super) name: Option<String>,
+    /// The node's zone, such as a data centre
+    #[arg(long, value_name = "ZONE", default_value = "", hide_default_value = true, requires = "mesh")]
+    pub(super) zone: String,
+    /// Where other nodes reach this one, behind an address translation for instance [default: by --mesh]
+    #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "mesh")]
+    pub(super) advertise: Option<SocketAddr>,
+    /// How fast links send: `cubic`, or `bbr` for long ways that lose packets
+    #[arg(long, value_name = "cubic|bbr", value_enum, default_value_t = Congestion::Cubic, requires = "mesh")]
+    pub(super) congestion: Congestion,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Congestion {
+    /// For networks that lose little
+    Cubic,
+    /// For long ways that lose packets without being full
+    Bbr,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -232,6 +280,99 @@ pub(super) struct Inspect {
     /// Print the node's JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// List the nodes of the mesh.
+#[derive(Debug, Args)]
+pub(super) struct Nodes {
+    #[command(flatten)]
+    pub(super) target: Target,
+    /// Print the node's JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// List which nodes of the mesh serve which functions.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fnmesh routes                 every app
+  fnmesh routes shop            one app, function by function")]
+pub(super) struct Routes {
+    /// The app; every app if left out
+    #[arg(value_name = "APP")]
+    pub(super) app: Option<String>,
+    #[command(flatten)]
+    pub(super) target: Target,
+    /// Print the node's JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Make, list and revoke tokens with which machines join the mesh.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Tokens are the business of the node that makes them: joining goes by its address.
+
+Examples:
+  fnmesh token create --data ./n1                     for one machine, within 10 minutes
+  fnmesh token create --data ./n1 --uses 5 --expires 1h
+  fnmesh token ls --data ./n1
+  fnmesh token revoke 5f3c0a1b2d4e6f70 --data ./n1")]
+pub(super) struct Token {
+    #[command(subcommand)]
+    pub(super) command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Make a token and print it with the arguments for the machine that joins
+    Create(CreateToken),
+    /// List the tokens of the node, those that ended in the last day included
+    Ls(ListTokens),
+    /// Let nobody join with a token any more
+    Revoke(RevokeToken),
+}
+
+/// The running node on this machine, by its data.
+#[derive(Debug, Args)]
+pub(super) struct OwnNode {
+    /// The --data directory of the running node
+    #[arg(long, value_name = "DIR", env = "FNMESH_DATA")]
+    pub(super) data: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CreateToken {
+    #[command(flatten)]
+    pub(super) node: OwnNode,
+    /// How long it is valid
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub(super) expires: Duration,
+    /// How many nodes may join with it; 0 stands for any number
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) uses: u32,
+    /// Give those that join the mesh's own key, so that they can admit others too
+    #[arg(long)]
+    pub(super) share_authority: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListTokens {
+    #[command(flatten)]
+    pub(super) node: OwnNode,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RevokeToken {
+    /// The token's id, as `fnmesh token ls` shows it
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+    #[command(flatten)]
+    pub(super) node: OwnNode,
 }
 
 /// Print the version.

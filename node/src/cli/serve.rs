@@ -1,5 +1,6 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
+use fnmesh_mesh::{Join, membership, transport::quic::Congestion};
 use fnmesh_runtime::deps::Tools;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -23,12 +24,13 @@ pub(super) fn serve(options: Serve) -> Result<u8, Stop> {
         LogFormat::Json => logs::Format::Json,
     };
     start_logs(format, options.node.log.as_deref().unwrap_or("info"))?;
-    run(options.node, false)
+    let mesh = mesh(options.mesh)?;
+    run(options.node, mesh, false)
 }
 
 pub(super) fn dev(options: Dev) -> Result<u8, Stop> {
     start_logs(logs::Format::Dev, options.node.log.as_deref().unwrap_or(DEV_LEVELS))?;
-    run(options.node, true)
+    run(options.node, None, true)
 }
 
 fn start_logs(format: logs::Format, levels: &str) -> Result<(), Stop> {
@@ -39,14 +41,14 @@ fn start_logs(format: logs::Format, levels: &str) -> Result<(), Stop> {
     })
 }
 
-fn run(options: options::Node, watch: bool) -> Result<u8, Stop> {
+fn run(options: options::Node, mesh: Option<fnmesh_mesh::Config>, watch: bool) -> Result<u8, Stop> {
     let observer: Observer = if options.json {
         Arc::new(report::json)
     } else {
         let report = Report::default();
         Arc::new(move |event| report.show(event))
     };
-    let config = config(options, watch)?;
+    let config = Config { mesh, ..config(options, watch)? };
     raise_open_files(config.gateway.max_connections)?;
     match node::run(config, observer) {
         Ok(0) => Ok(OK),
@@ -114,6 +116,27 @@ fn config(options: options::Node, watch: bool) -> Result<Config, Stop> {
         python_extensions: environment::python_extensions(options.python_extension),
         tools,
         drain_timeout: options.drain_timeout,
+        mesh: None,
         watch,
     })
+}
+
+fn mesh(options: options::Mesh) -> Result<Option<fnmesh_mesh::Config>, Stop> {
+    let (Some(address), Some(directory)) = (options.mesh, options.data) else { return Ok(None) };
+    let token = options.token.map(|text| text.trim().parse());
+    let token = token.transpose().map_err(|error| Stop::usage(format!("--token: {error}")))?;
+    let named = directory.file_name().map(|name| name.to_string_lossy().into_owned());
+    Ok(Some(fnmesh_mesh::Config {
+        address,
+        advertise: options.advertise,
+        name: options.name.or(named).unwrap_or_default(),
+        zone: options.zone,
+        directory,
+        join: options.join.map(|address| Join { address, token }),
+        congestion: match options.congestion {
+            options::Congestion::Cubic => Congestion::Cubic,
+            options::Congestion::Bbr => Congestion::Bbr,
+        },
+        membership: membership::Config::default(),
+    }))
 }

@@ -1,0 +1,52 @@
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{OK, Stop, client::Client, options::Nodes};
+use crate::{
+    table::{self, Row},
+    terminal::{self, ERROR, GOOD, NAME, WARNING},
+};
+
+/// A node as `/_/nodes` describes it.
+#[derive(Debug, Deserialize)]
+struct Node {
+    node: String,
+    name: Option<String>,
+    zone: Option<String>,
+    address: String,
+    http: Option<String>,
+    status: Option<String>,
+    reachable: bool,
+    #[serde(rename = "self")]
+    is_self: bool,
+    apps: Vec<String>,
+}
+
+pub(super) async fn nodes(options: Nodes) -> Result<u8, Stop> {
+    let client = Client::new(&options.target.node)?;
+    let body = client.control("/_/nodes").await?;
+    let unreadable = |error| Stop::failed(format!("{}/_/nodes answers no list of nodes: {error}", client.url()));
+    if options.json {
+        let json: &RawValue = serde_json::from_slice(&body).map_err(unreadable)?;
+        terminal::print(&format!("{json}\n"));
+        return Ok(OK);
+    }
+    let nodes: Vec<Node> = serde_json::from_slice(&body).map_err(unreadable)?;
+    let header = ["NODE", "NAME", "ZONE", "MESH ADDRESS", "HTTP", "APPS", "STATE"];
+    terminal::print(&table::render(&header, nodes.into_iter().map(row).collect()));
+    Ok(OK)
+}
+
+fn row(node: Node) -> Row {
+    let (state, last) = match (node.reachable, node.status) {
+        (false, _) => ("unreachable".to_owned(), ERROR),
+        (true, None) => ("not known yet".to_owned(), WARNING),
+        (true, Some(status)) if status == "serving" => (status, GOOD),
+        (true, Some(status)) => (status, WARNING),
+    };
+    let state = if node.is_self { format!("{state}, this node") } else { state };
+    let text = |text: Option<String>| text.unwrap_or_default();
+    let cells =
+        vec![node.node, text(node.name), text(node.zone), node.address, text(node.http), node.apps.join(", "), state];
+    Row { cells, first: NAME, last }
+}

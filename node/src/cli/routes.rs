@@ -1,0 +1,50 @@
+use anstyle::Style;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{OK, Stop, client::Client, options::Routes};
+use crate::{
+    table::{self, Row},
+    terminal::{self, NAME},
+};
+
+/// A version of an app as `/_/routes` describes it.
+#[derive(Debug, Deserialize)]
+struct Route {
+    app: String,
+    version: String,
+    functions: Vec<String>,
+    nodes: Vec<String>,
+}
+
+pub(super) async fn routes(options: Routes) -> Result<u8, Stop> {
+    let client = Client::new(&options.target.node)?;
+    let body = client.control("/_/routes").await?;
+    let unreadable = |error| Stop::failed(format!("{}/_/routes answers no list of routes: {error}", client.url()));
+    let wanted = |app: &str| options.app.as_deref().is_none_or(|name| name == app);
+    let all: Vec<Value> = serde_json::from_slice(&body).map_err(unreadable)?;
+    let found: Vec<_> = all.into_iter().filter(|route| route["app"].as_str().is_some_and(wanted)).collect();
+    if let (Some(name), true) = (&options.app, found.is_empty()) {
+        return Err(Stop::failed(format!("no node in reach of {} serves an app {name:?}", client.url())));
+    }
+    let found = Value::Array(found);
+    if options.json {
+        terminal::print(&format!("{found}\n"));
+        return Ok(OK);
+    }
+    let routes: Vec<Route> = serde_json::from_value(found).map_err(unreadable)?;
+    let rows = match options.app {
+        Some(_) => routes.iter().flat_map(functions).collect(),
+        None => routes.iter().map(|route| row(format!("{}/", route.app), route)).collect(),
+    };
+    terminal::print(&table::render(&["ROUTE", "VERSION", "NODES"], rows));
+    Ok(OK)
+}
+
+fn functions(route: &Route) -> Vec<Row> {
+    route.functions.iter().map(|function| row(format!("{}/{function}", route.app), route)).collect()
+}
+
+fn row(name: String, route: &Route) -> Row {
+    Row { cells: vec![name, route.version.clone(), route.nodes.join(" ")], first: NAME, last: Style::new() }
+}

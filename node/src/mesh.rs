@@ -1,0 +1,199 @@
+//! The node's part in a mesh: what it says of itself there, and what it tells of others.
+
+use std::{
+    collections::BTreeSet,
+    fs::{DirBuilder, File, OpenOptions},
+    io,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::Path,
+    rc::Rc,
+    sync::Arc,
+};
+
+use fnmesh_invoke::{AppState, AppStatus, Function};
+use fnmesh_mesh::{
+    Config, Handle, Mesh, StartError as MeshError,
+    identity::TokenOptions,
+    membership::{App, Load, Profile, Status},
+};
+use fnmesh_runtime::Runtime;
+use rustix::fs::{FlockOperation, flock};
+use serde_json::{Value, json};
+use tokio::{
+    task::{self, JoinSet},
+    time::{Duration, sleep},
+};
+
+use crate::{
+    error::StartError,
+    event::{Event, Observer},
+    socket,
+};
+
+/// Apps that change at once, as when a node starts, are announced together.
+const ANNOUNCE_AFTER: Duration = Duration::from_millis(20);
+
+/// Below the node's data: what makes it a node of its mesh.
+const IDENTITY: &str = "mesh";
+
+/// A running part.
+pub(crate) struct Part {
+    mesh: Mesh,
+    /// Keeps other nodes out of the directory.
+    _lock: File,
+    _socket: JoinSet<()>,
+}
+
+/// Takes part in the mesh, as thread `index` of the runtime; `config.directory` is the node's data.
+///
+/// # Errors
+/// When the directory cannot be used, or the mesh cannot be made or joined.
+pub(crate) async fn start(
+    config: Config,
+    runtime: &Runtime,
+    index: usize,
+    observer: &Observer,
+) -> Result<Part, StartError> {
+    let data = config.directory.clone();
+    let lock = lock(&data)?;
+    let config = Config { directory: data.join(IDENTITY), ..config };
+    let local = runtime.clone();
+    // Joining waits for the network, and a signal should end it.
+    let started =
+        task::spawn_blocking(move || Mesh::start(config, Profile::default(), move || Rc::new(local.attach(index))));
+    let mesh = started.await.map_err(|error| MeshError::Thread(io::Error::other(error)))??;
+    let handle = mesh.handle();
+    let join = if handle.is_founder() { Some(join_arguments(handle).await?) } else { None };
+    observer(&Event::Meshed { node: handle.node().to_string(), address: handle.address(), join });
+    let socket =
+        socket::serve(&data, handle.clone()).map_err(|source| StartError::Data { directory: data.clone(), source })?;
+    Ok(Part { mesh, _lock: lock, _socket: socket })
+}
+
+impl Part {
+    pub(crate) fn handle(&self) -> &Handle {
+        self.mesh.handle()
+    }
+
+    /// Says what `runtime` serves, now and after every change, until the returned set is dropped.
+    pub(crate) fn announce(&self, runtime: Runtime, http: SocketAddr) -> JoinSet<()> {
+        let handle = self.handle().clone();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut changes = runtime.changes();
+            loop {
+                let apps = runtime.apps().iter().filter_map(announced).collect();
+                handle.announce(Profile { http: Some(http), apps, ..Profile::default() });
+                if changes.changed().await.is_err() {
+                    return;
+                }
+                sleep(ANNOUNCE_AFTER).await;
+                changes.mark_unchanged();
+            }
+        });
+        tasks
+    }
+
+    /// Asks peers to send no more calls.
+    pub(crate) fn say_draining(&self, http: SocketAddr) {
+        let profile = Profile { http: Some(http), status: Status::Draining, ..Profile::default() };
+        self.handle().announce(profile);
+    }
+
+    /// Says goodbye.
+    pub(crate) async fn leave(self) {
+        // It only fails when it panics, which has been printed.
+        let _ = task::spawn_blocking(move || self.mesh.leave()).await;
+    }
+}
+
+/// Makes the directory if need be, and keeps other nodes out of it.
+fn lock(data: &Path) -> Result<File, StartError> {
+    let failed = |source| StartError::Data { directory: data.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(failed)?;
+    let options = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).clone();
+    let lock = options.open(data.join("lock")).map_err(failed)?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::DataInUse { directory: data.to_owned() }),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// The arguments with which one more machine joins.
+async fn join_arguments(handle: &Handle) -> Result<String, StartError> {
+    let mesh = handle.clone();
+    let created = task::spawn_blocking(move || socket::create_token(&mesh, TokenOptions::default())).await;
+    let token = created.map_err(io::Error::other)?.map_err(io::Error::other)?;
+    Ok(format!("--mesh 0.0.0.0:7100 --data DIR --join {} --token {token}", handle.address()))
+}
+
+/// What is said of an app: nothing while it serves no calls.
+fn announced(app: &AppStatus) -> Option<App> {
+    let serves = matches!(app.state, AppState::Ready | AppState::Stale { .. });
+    let functions: BTreeSet<Arc<str>> = app.functions.iter().flat_map(|function| names(function)).collect();
+    serves.then(|| App {
+        name: app.name.as_str().into(),
+        version: 1,
+        hash: hash(&app.version),
+        functions: functions.into_iter().collect(),
+        load: Load::default(),
+    })
+}
+
+/// The names a function is called by.
+fn names(function: &Function) -> [Arc<str>; 3] {
+    let name = &function.id.name;
+    let short = name.rsplit('.').next().unwrap_or(name);
+    [Arc::clone(name), format!("{}.{short}", function.module).into(), format!("{}.{short}", function.file).into()]
+}
+
+/// The content hash whose first hex digits the runtime shows, the rest zero.
+fn hash(version: &str) -> [u8; 32] {
+    let mut hash = [0; 32];
+    for (byte, digits) in hash.iter_mut().zip(version.as_bytes().chunks_exact(2)) {
+        *byte = std::str::from_utf8(digits).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok()).unwrap_or(0);
+    }
+    hash
+}
+
+/// `/_/nodes`: who is in the mesh, this node first.
+pub(crate) fn nodes(mesh: &Handle) -> Value {
+    let nodes = mesh
+        .members()
+        .iter()
+        .map(|member| {
+            let profile = member.record.as_ref().map(|record| &record.profile);
+            let apps: Vec<_> =
+                profile.map(|profile| profile.apps.iter().map(|app| &app.name).collect()).unwrap_or_default();
+            json!({
+                "node": member.node,
+                "name": profile.map(|profile| &profile.name),
+                "zone": profile.map(|profile| &profile.zone),
+                "address": member.address,
+                "http": profile.and_then(|profile| profile.http),
+                "status": profile.map(|profile| profile.status),
+                "reachable": member.is_reachable,
+                "self": member.is_self,
+                "apps": apps,
+            })
+        })
+        .collect::<Vec<_>>();
+    Value::Array(nodes)
+}
+
+/// `/_/routes`: which nodes serve which app, newest version first.
+pub(crate) fn routes(mesh: &Handle) -> Value {
+    let table = mesh.routes().load();
+    let routes = table.apps().into_iter().flat_map(|(name, app)| {
+        app.versions().map(move |version| {
+            let nodes: Vec<_> = version.peers().iter().map(|peer| peer.node).collect();
+            let mut functions: Vec<_> = version.functions().collect();
+            functions.sort_unstable();
+            let hash: String = version.hash()[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+            json!({ "app": name, "version": hash, "functions": functions, "nodes": nodes })
+        })
+    });
+    Value::Array(routes.collect())
+}

@@ -1,0 +1,199 @@
+//! The node's control socket, `DATA/control.sock`: what only the node's own user may ask for.
+//!
+//! One request a connection, a line of JSON each way: `{"method": ..., "params": {...}}`, answered by `{"result": ...}`
+//! or `{"error": "..."}`. Who may connect is the file system's to say: the socket has mode 0600.
+
+use std::{
+    fs, io,
+    num::NonZeroU32,
+    os::unix::{self, fs::PermissionsExt as _},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use fnmesh_mesh::{
+    Handle,
+    identity::{Error, TokenId, TokenOptions, TokenState, TokenStatus},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream},
+    task::{self, JoinSet},
+    time::{sleep, timeout},
+};
+
+/// How long a request may take, its sending included.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest request.
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// What can be asked for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "method", content = "params")]
+pub(crate) enum Request {
+    /// A new join token; answered by its text.
+    #[serde(rename = "token.create")]
+    CreateToken {
+        /// How long it is valid.
+        expires_in_s: u64,
+        /// How many nodes may join with it; any number if left out.
+        uses: Option<NonZeroU32>,
+        /// Whether they can admit others.
+        shares_authority: bool,
+    },
+    /// The join tokens of this node.
+    #[serde(rename = "token.list")]
+    ListTokens,
+    /// No more joins with this one; answered by whether it is known.
+    #[serde(rename = "token.revoke")]
+    RevokeToken {
+        /// Which one.
+        id: String,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Answer {
+    Result(Value),
+    Error(String),
+}
+
+/// Where the socket of the node with this data is.
+pub(crate) fn path(data: &Path) -> PathBuf {
+    data.join("control.sock")
+}
+
+/// Answers requests until the returned set is dropped. The caller is the only node that uses `data`.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub(crate) fn serve(data: &Path, mesh: Handle) -> io::Result<JoinSet<()>> {
+    let path = path(data);
+    match fs::remove_file(&path) {
+        // Left by a node that was killed.
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = unix::net::UnixListener::bind(&path)?;
+    // The directory has mode 0700: nobody else got in meanwhile.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut requests = JoinSet::new();
+        loop {
+            while requests.try_join_next().is_some() {}
+            match listener.accept().await {
+                Ok((stream, _)) => drop(requests.spawn(answer(stream, mesh.clone()))),
+                Err(error) => {
+                    tracing::warn!(target: "fnmesh::node", %error, "the control socket takes no connection");
+                    sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    });
+    Ok(tasks)
+}
+
+async fn answer(mut stream: UnixStream, mesh: Handle) {
+    let exchange = async {
+        let (reader, mut writer) = stream.split();
+        let mut line = String::new();
+        BufReader::new(reader.take(MAX_BYTES)).read_line(&mut line).await?;
+        let answer = match serde_json::from_str(&line) {
+            Ok(request) => act(request, mesh).await.map_or_else(Answer::Error, Answer::Result),
+            Err(error) => Answer::Error(format!("this node does not understand the request: {error}")),
+        };
+        writer.write_all(format!("{}\n", json!(answer)).as_bytes()).await
+    };
+    // Who asked may have gone.
+    let _ = timeout(PATIENCE, exchange).await;
+}
+
+async fn act(request: Request, mesh: Handle) -> Result<Value, String> {
+    let blocking = task::spawn_blocking(move || {
+        let now = SystemTime::now();
+        match request {
+            Request::CreateToken { expires_in_s, uses, shares_authority } => {
+                let options = TokenOptions { expires_in: Duration::from_secs(expires_in_s), uses, shares_authority };
+                let token = create_token(&mesh, options)?;
+                Ok(json!({ "token": token, "address": mesh.address() }))
+            }
+            Request::ListTokens => Ok(mesh.tokens().list(now).iter().map(describe).collect()),
+            Request::RevokeToken { id } => {
+                let id: TokenId = id.parse().map_err(|error| format!("{error}"))?;
+                let revoked = mesh.tokens().revoke(id, now).map_err(|error| error.to_string())?;
+                if revoked {
+                    Ok(Value::Null)
+                } else {
+                    Err(format!("there is no token {id}; `fnmesh token ls` lists them"))
+                }
+            }
+        }
+    });
+    blocking.await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+/// A new token of this node, as text. Blocks on the disk.
+pub(crate) fn create_token(mesh: &Handle, options: TokenOptions) -> Result<String, String> {
+    let authority = mesh.identity().authority().ok_or_else(|| {
+        "this node cannot admit others: it does not have the authority's key. Make the token on the node that made \
+         the mesh, or on one that joined with a token of `fnmesh token create --share-authority`"
+            .to_owned()
+    })?;
+    let created = mesh.tokens().create(authority, options, SystemTime::now());
+    created.map(|token| token.to_string()).map_err(|error: Error| error.to_string())
+}
+
+fn describe(token: &TokenStatus) -> Value {
+    let state = match token.state {
+        TokenState::Valid => "valid",
+        TokenState::Expired => "expired",
+        TokenState::UsedUp => "used up",
+        TokenState::Revoked => "revoked",
+    };
+    json!({
+        "id": token.id.to_string(),
+        "state": state,
+        "expires_unix_s": token.expires.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        "uses_left": token.uses_left,
+        "shares_authority": token.shares_authority,
+    })
+}
+
+/// Asks the node with this data; the result, or what the node or the attempt says.
+pub(crate) async fn ask(data: &Path, request: &Request) -> Result<Value, AskError> {
+    let path = path(data);
+    let unreachable =
+        |error: io::Error| AskError::Unreachable(format!("no node answers at {}: {error}", path.display()));
+    let exchange = async {
+        let mut stream = UnixStream::connect(&path).await?;
+        stream.write_all(format!("{}\n", json!(request)).as_bytes()).await?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).await?;
+        Ok(line)
+    };
+    let line = match timeout(PATIENCE, exchange).await {
+        Ok(line) => line.map_err(unreachable)?,
+        Err(_) => return Err(unreachable(io::ErrorKind::TimedOut.into())),
+    };
+    match serde_json::from_str(&line) {
+        Ok(Answer::Result(result)) => Ok(result),
+        Ok(Answer::Error(error)) => Err(AskError::Refused(error)),
+        Err(error) => Err(AskError::Refused(format!("the answer cannot be read: {error}"))),
+    }
+}
+
+/// Why a request has no result.
+#[derive(Debug)]
+pub(crate) enum AskError {
+    /// Nobody listens.
+    Unreachable(String),
+    /// The node said no.
+    Refused(String),
+}

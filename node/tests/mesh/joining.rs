@@ -1,0 +1,94 @@
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::{
+    cluster::Cluster,
+    support::{self, fnmesh, output},
+};
+
+/// What a node that cannot join says.
+fn refused(data: &Path, options: &[&str]) -> String {
+    let mut command = fnmesh();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--mesh", "127.0.0.1:0", "--data"]).arg(data).args(options);
+    let output = output(&mut command);
+    assert!(!output.status.success());
+    support::stderr(&output).to_owned()
+}
+
+#[test]
+fn who_may_not_join_is_told_why() {
+    let cluster = Cluster::new(&[]);
+    let data = cluster.data(9);
+    let (address, used) = cluster.token(&[]);
+    {
+        let mut cluster = cluster;
+        cluster.nodes.push(cluster.start(1, &[], &["--join", &address, "--token", &used]));
+        let says = |token: &str| refused(&data, &["--join", &address, "--token", token]);
+        assert!(says(&used).contains("the token is used up"), "{}", says(&used));
+        cluster.nodes[0].wait_for_stderr("is used up");
+
+        let (_, other) = cluster.token(&["--expires", "0s"]);
+        assert!(says(&other).contains("the token has expired"), "{}", says(&other));
+
+        let (_, revoked) = cluster.token(&[]);
+        let listed = cluster.token_command("ls", &["--json"]);
+        let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let valid = listed.as_array().unwrap().iter().find(|token| token["state"] == "valid").unwrap();
+        let id = valid["id"].as_str().unwrap();
+        assert!(cluster.token_command("revoke", &[id]).status.success());
+        assert!(says(&revoked).contains("the token was revoked"), "{}", says(&revoked));
+
+        assert!(says("fnm1.nonsense").contains("--token"), "{}", says("fnm1.nonsense"));
+        let none = refused(&data, &["--join", &address]);
+        assert!(none.contains("fnmesh token create"), "{none}");
+
+        let stranger = Cluster::new(&[]);
+        let (_, foreign) = stranger.token(&[]);
+        assert!(says(&foreign).contains("is not of the mesh that the token is for"), "{}", says(&foreign));
+        assert!(!data.join("mesh").exists(), "a refused node has left an identity");
+    }
+}
+
+#[test]
+fn only_who_has_the_key_admits() {
+    let mut cluster = Cluster::new(&[]);
+    cluster.join(&[]);
+    let own = |index: usize| output(fnmesh().args(["token", "create", "--data"]).arg(cluster.data(index)));
+    let refused = own(1);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(support::stderr(&refused).contains("cannot admit"), "{}", support::stderr(&refused));
+    let (address, token) = cluster.token(&["--share-authority"]);
+    let third = cluster.start(2, &[], &["--join", &address, "--token", &token]);
+    assert!(own(2).status.success());
+    drop(third);
+    let unreachable = own(2);
+    assert_eq!(unreachable.status.code(), Some(3), "{}", support::stderr(&unreachable));
+}
+
+#[test]
+fn data_belongs_to_one_node() {
+    let cluster = Cluster::new(&[]);
+    let second = refused(&cluster.data(0), &[]);
+    assert!(second.contains("another node uses this directory"), "{second}");
+    cluster.nodes[0].get("/_/health");
+}
+
+#[test]
+fn restarted_node_finds_its_mesh() {
+    let apps = crate::shop();
+    let mut cluster = Cluster::new(&[]);
+    let index = cluster.join(&[apps.path("shop")]);
+    cluster.wait_for_routes(0, "shop", 1);
+    let known = cluster.data(index).join("mesh/members.json");
+    support::wait_until(|| known.exists(), || "the members are not written".to_owned());
+    let before = cluster.nodes[index].get("/_/nodes")[0]["node"].clone();
+    cluster.nodes[index].signal(Signal::KILL);
+    cluster.nodes[index].ended();
+    cluster.nodes[index] = cluster.start(index, &[apps.path("shop")], &[]);
+    assert_eq!(cluster.nodes[index].get("/_/nodes")[0]["node"], before);
+    // It listens at another port now.
+    cluster.wait_for_routes(0, "shop", 1);
+    let call = || support::post(&cluster.nodes[0].url, "shop/add", "[1]", support::PATIENCE).unwrap();
+    support::wait_until(|| call() == (200, "2".to_owned()), || format!("{:?}", call()));
+}

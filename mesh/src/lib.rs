@@ -12,10 +12,7 @@ pub mod identity;
 mod known;
 mod links;
 pub mod membership;
-mod mesh;
-mod rpc;
 pub mod table;
-pub mod transport;
 
 pub use config::{Config, Join};
 pub use dispatch::{Dispatch, MAX_HOPS};

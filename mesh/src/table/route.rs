@@ -167,10 +167,7 @@ impl AppRoutes {
 
 impl VersionRoutes {
     fn new(peer: Peer, app: &App) -> Self {
-        let mut functions = app.functions.clone();
-        functions.sort_unstable();
-        functions.dedup();
-        Self { number: app.version, hash: app.hash, functions: functions.into(), peers: vec![peer] }
+        Self { number: app.version, hash: app.hash, functions: functions(app).into(), peers: vec![peer] }
     }
 
     /// Its number.
@@ -208,9 +205,7 @@ impl VersionRoutes {
 
     /// The same content has the same functions; if a node thinks otherwise it is another version to us.
     fn is(&self, app: &App) -> bool {
-        (self.number, self.hash) == (app.version, app.hash)
-            && self.functions.len() == app.functions.len()
-            && app.functions.iter().all(|function| self.has(function))
+        self.age() == (app.version, app.hash) && *self.functions == *functions(app)
     }
 
     fn age(&self) -> (u64, [u8; 32]) {
@@ -224,4 +219,11 @@ impl VersionRoutes {
             Err(index) => self.peers.insert(index, peer),
         }
     }
+}
+
+fn functions(app: &App) -> Vec<Arc<str>> {
+    let mut functions = app.functions.clone();
+    functions.sort_unstable();
+    functions.dedup();
+    functions
 }

@@ -112,7 +112,7 @@ fn peers_are_sorted_by_zone() {
 }
 
 fn any_app() -> impl Strategy<Value = App> {
-    let functions = prop::sample::subsequence(vec!["f", "g", "h"], 1..=3);
+    let functions = prop::collection::vec(prop::sample::select(vec!["f", "g", "h"]), 1..=3);
     (0..4_u8, 1..3_u64, functions)
         .prop_map(|(name, version, functions)| app(&format!("app{name}"), version, &functions))
 }

@@ -12,12 +12,15 @@ use bytes::Bytes;
 use fnmesh_mesh::{
     NodeId,
     membership::{Action, App, Config, Event, Identity, Load, Membership, Profile, Record, Snapshot, Timer},
+    table::RoutingTable,
 };
 
 /// IP, UDP and QUIC around each message.
 const OVERHEAD_BYTES: usize = 20 + 8 + 35;
 /// A link whose peer says nothing is lost after this long.
 const LINK_TIMEOUT: Duration = Duration::from_secs(3);
+/// More would fill the machine's memory in a large world.
+const TABLES: usize = 20;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the network does to messages.
@@ -55,6 +58,8 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) profile: Profile,
     pub(crate) membership: Option<Membership>,
+    /// Follows membership on the first [`TABLES`] nodes.
+    table: RoutingTable,
     pub(crate) sent: Traffic,
     pub(crate) notices: Vec<(Duration, NodeId, Notice)>,
     /// Whatever it sends or gets takes so much longer.
@@ -123,6 +128,7 @@ impl World {
             id: NodeId::from_bytes(std::array::from_fn(|_| rng.u8(..))),
             profile: Profile { name: format!("n{index}").into(), apps: vec![app(index, &names)], ..Profile::default() },
             membership: None,
+            table: RoutingTable::default(),
             sent: Traffic::default(),
             notices: Vec::new(),
             slowness: Duration::ZERO,
@@ -196,6 +202,7 @@ impl World {
         let mut actions = Vec::new();
         let membership = Membership::new(self.config.clone(), identity, this.profile.clone(), seed, now, &mut actions);
         this.membership = Some(membership);
+        this.table = RoutingTable::default();
         self.act(node, actions);
         self.handle(node, Event::Join(seeds));
         if was_killed {
@@ -291,12 +298,24 @@ impl World {
     pub(crate) fn knows(&self, node: usize, other: usize) -> bool {
         let newest = self.membership(other).routable(self.nodes[other].id).map(|record| record.stamp());
         let known = self.membership(node).routable(self.nodes[other].id).map(|record| record.stamp());
-        known.is_some() && known == newest
+        known.is_some() && known == newest && self.routes_to(node, other)
     }
 
     /// Whether `node` would call `other`, at whatever record.
     pub(crate) fn routes_to(&self, node: usize, other: usize) -> bool {
-        self.membership(node).routable(self.nodes[other].id).is_some()
+        let is_routable = self.membership(node).routable(self.nodes[other].id).is_some();
+        if node < TABLES {
+            let table = self.nodes[node].table.reader();
+            let table = table.load();
+            let route = table.lookup(&format!("app{other}"), "function_0");
+            let is_in_table = route.is_some_and(|route| {
+                let version = self.nodes[other].profile.apps[0].version;
+                let peers = route.version.peers();
+                peers.len() == 1 && peers[0].node == self.nodes[other].id && route.version.number() <= version
+            });
+            assert_eq!(is_in_table, is_routable, "the table of node {node} follows its membership");
+        }
+        is_routable
     }
 
     /// What live nodes noticed since `since`.
@@ -328,6 +347,14 @@ impl World {
 
     fn act(&mut self, node: usize, actions: Vec<Action>) {
         let life = self.nodes[node].life;
+        if node < TABLES {
+            let changed = actions.iter().filter_map(|action| match action {
+                Action::Changed(peer) => Some(*peer),
+                _ => None,
+            });
+            let Node { membership, table, .. } = &mut self.nodes[node];
+            table.follow(membership.as_ref().expect("the node runs"), changed);
+        }
         for action in actions {
             match action {
                 Action::Send { to, bytes, .. } => self.send(node, self.index[&to], bytes),

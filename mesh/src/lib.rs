@@ -4,7 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-mod config;
+pub mod balance;
 mod dispatch;
 mod driver;
 mod id;

@@ -37,7 +37,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(node: NodeId, zone: Arc<str>, load: Load) -> Self {
+    pub(crate) fn new(node: NodeId, zone: Arc<str>, load: Load) -> Self {
         Self { node, zone, load: Arc::new(AtomicU16::new(load.0)) }
     }
 

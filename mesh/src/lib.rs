@@ -1,6 +1,8 @@
 //! Finds where a call can run. So far one node: every call runs here.
 //!
-//! [`Dispatch`] stands between the gateway and the runtime of this node.
+//! [`Dispatch`] stands between the gateway and the runtime of this node. [`membership`], [`table`] and [`balance`] are
+//! state machines for more than one node: who is in the mesh, who serves what, and which peer gets a call. They do no
+//! I/O and read no clock.
 
 #![forbid(unsafe_code)]
 

@@ -166,21 +166,22 @@ impl World {
         world
     }
 
-    /// A world in which all nodes know each other from the start, as if they had run for long.
+    /// A world in which `count` nodes know each other from the start, as if they had run for long. One more node does
+    /// not run yet.
     pub(crate) fn acquainted(seed: u64, count: usize, functions: usize) -> Self {
-        let mut world = Self::new(seed, count, functions);
-        let mut members = Vec::new();
-        let mut records = Vec::new();
+        let mut world = Self::new(seed, count + 1, functions);
+        let mut all = Snapshot::default();
         for node in 0..count {
             world.start(node, &[]);
             let snapshot = world.membership(node).snapshot(true);
-            members.extend(snapshot.members);
-            records.extend(snapshot.records);
+            all.members.extend(snapshot.members);
+            all.records.extend(snapshot.records);
         }
         for node in 0..count {
             let from = world.nodes[(node + 1) % count].id;
-            let snapshot = Box::new(Snapshot { members: members.clone(), records: records.clone() });
-            world.handle(node, Event::Snapshot { from, snapshot });
+            world.handle(node, Event::Snapshot { from, snapshot: Box::new(all.clone()) });
+            // Not all nodes probe in the same moment.
+            world.run(Duration::from_millis(250) / count as u32);
         }
         world
     }

@@ -182,7 +182,14 @@ impl<I: Invoke> Exchange<'_, I> {
 pub(crate) async fn resolve<I: Invoke>(invoker: &I, app: &str, name: &str) -> Result<Arc<Function>, Error> {
     match invoker.resolve(app, name).await {
         Ok(function) if function.public => Ok(function),
-        Ok(_) | Err(Error::UnknownFunction { .. }) => Err(unknown(invoker, &format!("{app}/{name}"))),
+        Ok(_) => Err(unknown(invoker, &format!("{app}/{name}"))),
+        // What looks alike here comes first; only then what the invoker knows beyond this node.
+        Err(Error::UnknownFunction { nearest: farther, .. }) => match unknown(invoker, &format!("{app}/{name}")) {
+            Error::UnknownFunction { function, nearest } if nearest.is_empty() => {
+                Err(Error::UnknownFunction { function, nearest: farther })
+            }
+            near => Err(near),
+        },
         Err(error) => Err(error),
     }
 }

@@ -26,6 +26,7 @@ mod known;
 mod links;
 pub mod membership;
 mod mesh;
+mod remote;
 mod rpc;
 pub mod table;
 pub mod transport;

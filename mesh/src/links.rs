@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     NodeId,
     identity::{Admitted, DenyList, Identity, admit, told},
-    rpc::GOSSIP,
+    rpc::{self, GOSSIP},
     transport::{Caller, Handler, frame::Limits, serve},
 };
 
@@ -223,6 +223,16 @@ impl<H: Handler> Links<H> {
                 caller.connection().close(0_u32.into(), b"another link is used");
             }
         });
+    }
+
+    /// Waits until the peers have read what was sent to them, at most for `patience`.
+    pub(crate) async fn settle(&self, patience: Duration) {
+        let mut pings = JoinSet::new();
+        for caller in self.callers.0.load().values().cloned() {
+            // A link that fails has nothing to be waited for.
+            pings.spawn(async move { drop(rpc::ping(&caller).await) });
+        }
+        let _ = timeout(patience, pings.join_all()).await;
     }
 
     /// Closes the link to a peer, as this node leaves or the peer is not wanted any more.

@@ -123,7 +123,7 @@ impl Mesh {
     }
 
     /// Tells the members that this node leaves, and ends. Calls of peers that still run are cut off: let them end
-    /// first. Takes half a second at most.
+    /// first. Takes a second at most.
     pub fn leave(mut self) {
         let _ = self.handle.inputs.send(Input::Leave);
         self.join();
@@ -150,6 +150,11 @@ impl Handle {
     /// This node's id.
     pub fn node(&self) -> NodeId {
         self.started.identity.id()
+    }
+
+    /// Its zone; empty if it has none.
+    pub fn zone(&self) -> &str {
+        &self.started.zone
     }
 
     /// Where it listens for peers, with the real port, as peers are told.
@@ -264,6 +269,7 @@ async fn run<L: Invoke + Clone>(
         () = driver.run(actions, inbox) => {}
         () = accept => {}
     }
+    links.settle(GOODBYE).await;
     endpoint.close(0_u32.into(), b"the node has left");
     let _ = timeout(GOODBYE, endpoint.wait_idle()).await;
 }
@@ -295,6 +301,7 @@ async fn open(config: &Config) -> Result<Opened, StartError> {
             let joined = join::join(&endpoint, asked.address, token, &config.directory).await?;
             let mut peers = joined.peers;
             peers.insert(0, join::PeerAddress { node: joined.member, address: asked.address });
+            known::write(&config.directory, &peers)?;
             endpoint.close(0_u32.into(), b"joined");
             let _ = timeout(GOODBYE, endpoint.wait_idle()).await;
             (joined.identity, peers)

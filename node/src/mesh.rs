@@ -129,10 +129,11 @@ async fn join_arguments(handle: &Handle) -> Result<String, StartError> {
     Ok(format!("--mesh 0.0.0.0:7100 --data DIR --join {} --token {token}", handle.address()))
 }
 
-/// What is said of an app: nothing while it serves no calls.
+/// What is said of an app: its public functions, and nothing while it serves no calls.
 fn announced(app: &AppStatus) -> Option<App> {
     let serves = matches!(app.state, AppState::Ready | AppState::Stale { .. });
-    let functions: BTreeSet<Arc<str>> = app.functions.iter().flat_map(|function| names(function)).collect();
+    let public = app.functions.iter().filter(|function| function.public);
+    let functions: BTreeSet<Arc<str>> = public.flat_map(|function| names(function)).collect();
     serves.then(|| App {
         name: app.name.as_str().into(),
         version: 1,

@@ -13,7 +13,7 @@ use std::{
 
 use fnmesh_mesh::{
     Handle,
-    identity::{Error, TokenId, TokenOptions, TokenState, TokenStatus},
+    identity::{Token, TokenId, TokenOptions, TokenState, TokenStatus},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ const MAX_BYTES: u64 = 64 * 1024;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "method", content = "params")]
 pub(crate) enum Request {
-    /// A new join token; answered by its text.
+    /// A new join token; answered by its id, its text and the address to join by.
     #[serde(rename = "token.create")]
     CreateToken {
         /// How long it is valid.
@@ -122,7 +122,7 @@ async fn act(request: Request, mesh: Handle) -> Result<Value, String> {
             Request::CreateToken { expires_in_s, uses, shares_authority } => {
                 let options = TokenOptions { expires_in: Duration::from_secs(expires_in_s), uses, shares_authority };
                 let token = create_token(&mesh, options)?;
-                Ok(json!({ "token": token, "address": mesh.address() }))
+                Ok(json!({ "id": token.id(), "token": token.to_string(), "address": mesh.address() }))
             }
             Request::ListTokens => Ok(mesh.tokens().list(now).iter().map(describe).collect()),
             Request::RevokeToken { id } => {
@@ -139,15 +139,15 @@ async fn act(request: Request, mesh: Handle) -> Result<Value, String> {
     blocking.await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
-/// A new token of this node, as text. Blocks on the disk.
-pub(crate) fn create_token(mesh: &Handle, options: TokenOptions) -> Result<String, String> {
+/// A new token of this node. Blocks on the disk.
+pub(crate) fn create_token(mesh: &Handle, options: TokenOptions) -> Result<Token, String> {
     let authority = mesh.identity().authority().ok_or_else(|| {
         "this node cannot admit others: it does not have the authority's key. Make the token on the node that made \
          the mesh, or on one that joined with a token of `fnmesh token create --share-authority`"
             .to_owned()
     })?;
     let created = mesh.tokens().create(authority, options, SystemTime::now());
-    created.map(|token| token.to_string()).map_err(|error: Error| error.to_string())
+    created.map_err(|error| error.to_string())
 }
 
 fn describe(token: &TokenStatus) -> Value {

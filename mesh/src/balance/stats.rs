@@ -34,7 +34,7 @@ impl Outcome {
             // Who asks for the impossible shall not eject peers by it: a deadline may just have been too short.
             Error::Throttled { .. } | Error::Draining | Error::DeadlineExceeded { .. } => Self::Busy,
             Error::StartFailed { .. } | Error::InstanceLost { .. } => Self::Failed,
-            Error::PeerUnreachable { .. } | Error::Internal { .. } => Self::Failed,
+            Error::PeerUnreachable { .. } | Error::OutcomeUnknown { .. } | Error::Internal { .. } => Self::Failed,
         }
     }
 }

@@ -8,6 +8,7 @@ mod members;
 
 use std::cell::RefCell;
 
+use bytes::Bytes;
 use fnmesh_invoke::{Error, Invoke};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -18,7 +19,7 @@ pub(crate) use members::{record, snapshot};
 
 use crate::{
     membership::Membership,
-    transport::{Answer, CallError, Failure, INVALID_PARAMS, LocalFuture, METHOD_NOT_FOUND, Request, Response},
+    transport::{Answer, CallError, Caller, Failure, INVALID_PARAMS, LocalFuture, METHOD_NOT_FOUND, Request, Response},
 };
 
 /// Runs a function of the peer.
@@ -60,6 +61,11 @@ pub(crate) fn draining() -> LocalFuture<Answer> {
     fail(fault::failure(&Error::Draining))
 }
 
+/// Asks a peer for nothing: it has read what was sent before on the same stream when it answers.
+pub(crate) async fn ping(caller: &Caller) -> Result<(), PeerError> {
+    read(&caller.call(PING, &(), Bytes::new()).await?)
+}
+
 /// Why a peer's functions gave no answer.
 #[derive(Clone, Debug)]
 pub(crate) enum PeerError {
@@ -96,7 +102,7 @@ fn json(value: &impl Serialize) -> Box<RawValue> {
 }
 
 fn value(result: &impl Serialize) -> Answer {
-    Answer::Value { result: json(result), body: bytes::Bytes::new() }
+    Answer::Value { result: json(result), body: Bytes::new() }
 }
 
 /// What the answer to a request that is never streamed says.

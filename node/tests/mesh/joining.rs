@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::{
     cluster::Cluster,
@@ -18,36 +19,35 @@ fn refused(data: &Path, options: &[&str]) -> String {
 
 #[test]
 fn who_may_not_join_is_told_why() {
-    let cluster = Cluster::new(&[]);
+    let mut cluster = Cluster::new(&[]);
     let data = cluster.data(9);
     let (address, used) = cluster.token(&[]);
-    {
-        let mut cluster = cluster;
-        cluster.nodes.push(cluster.start(1, &[], &["--join", &address, "--token", &used]));
-        let says = |token: &str| refused(&data, &["--join", &address, "--token", token]);
-        assert!(says(&used).contains("the token is used up"), "{}", says(&used));
-        cluster.nodes[0].wait_for_stderr("is used up");
+    cluster.nodes.push(cluster.start(1, &[], &["--join", &address, "--token", &used]));
+    let says = |token: &str| refused(&data, &["--join", &address, "--token", token]);
+    assert!(says(&used).contains("the token is used up"), "{}", says(&used));
+    cluster.nodes[0].wait_for_stderr("is used up");
 
-        let (_, other) = cluster.token(&["--expires", "0s"]);
-        assert!(says(&other).contains("the token has expired"), "{}", says(&other));
+    let (_, other) = cluster.token(&["--expires", "0s"]);
+    assert!(says(&other).contains("the token has expired"), "{}", says(&other));
 
-        let (_, revoked) = cluster.token(&[]);
-        let listed = cluster.token_command("ls", &["--json"]);
-        let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
-        let valid = listed.as_array().unwrap().iter().find(|token| token["state"] == "valid").unwrap();
-        let id = valid["id"].as_str().unwrap();
-        assert!(cluster.token_command("revoke", &[id]).status.success());
-        assert!(says(&revoked).contains("the token was revoked"), "{}", says(&revoked));
+    let created = cluster.token_command("create", &["--json"]);
+    let created: Value = serde_json::from_slice(&created.stdout).unwrap();
+    let (id, revoked) = (created["id"].as_str().unwrap(), created["token"].as_str().unwrap());
+    assert!(cluster.token_command("revoke", &[id]).status.success());
+    let listed = cluster.token_command("ls", &["--json"]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let states = listed.as_array().unwrap().iter().filter(|token| token["id"] == id);
+    assert_eq!(states.map(|token| &token["state"]).collect::<Vec<_>>(), ["revoked"]);
+    assert!(says(revoked).contains("the token was revoked"), "{}", says(revoked));
 
-        assert!(says("fnm1.nonsense").contains("--token"), "{}", says("fnm1.nonsense"));
-        let none = refused(&data, &["--join", &address]);
-        assert!(none.contains("fnmesh token create"), "{none}");
+    assert!(says("fnm1.nonsense").contains("--token"), "{}", says("fnm1.nonsense"));
+    let none = refused(&data, &["--join", &address]);
+    assert!(none.contains("fnmesh token create"), "{none}");
 
-        let stranger = Cluster::new(&[]);
-        let (_, foreign) = stranger.token(&[]);
-        assert!(says(&foreign).contains("is not of the mesh that the token is for"), "{}", says(&foreign));
-        assert!(!data.join("mesh").exists(), "a refused node has left an identity");
-    }
+    let stranger = Cluster::new(&[]);
+    let (_, foreign) = stranger.token(&[]);
+    assert!(says(&foreign).contains("is not of the mesh that the token is for"), "{}", says(&foreign));
+    assert!(!data.join("mesh").exists(), "a refused node has left an identity");
 }
 
 #[test]

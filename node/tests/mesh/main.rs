@@ -15,6 +15,8 @@ use cluster::{Cluster, request};
 use serde_json::{Value, json};
 use support::{Apps, PATIENCE, post, stdout};
 
+const MANIFEST: &str = "[functions.echo]\nhttp = true\n";
+
 fn shop() -> Apps {
     Apps::new(&[
         (
@@ -27,6 +29,7 @@ fn shop() -> Apps {
              def big(n: int) -> str: return 'x' * n\n\
              def wait(seconds: float) -> str:\n    time.sleep(seconds)\n    return 'waited'\n",
         ),
+        ("shop/fnmesh.toml", MANIFEST),
         (
             "shop/web.js",
             "exports.echo = (request) => new Response(request.method + ' ' + new URL(request.url).search, { status: 201, headers: { 'x-from': 'peer' } });\n",
@@ -95,7 +98,7 @@ fn large_bodies_and_answers_cross_the_mesh() {
 #[test]
 fn deadlines_hold_across_the_mesh() {
     let apps = shop();
-    apps.write("shop/fnmesh.toml", "timeout = \"1s\"\n");
+    apps.write("shop/fnmesh.toml", &format!("timeout = \"1s\"\n{MANIFEST}"));
     let mut cluster = Cluster::new(&[apps.path("shop")]);
     let entry = cluster.join(&[]);
     cluster.wait_for_routes(entry, "shop", 1);

@@ -1,0 +1,205 @@
+//! The functions of peers, as one gateway thread calls them.
+
+use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Instant};
+
+use fnmesh_invoke::{Error, Function, FunctionId, Invocation, Reply, Retry};
+use tokio::time::timeout_at;
+
+use crate::{
+    Handle, NodeId,
+    balance::{self, Balancer, Choice, Local, Outcome, RetryBudget},
+    rpc::{self, PeerError},
+    table::FunctionKey,
+};
+
+/// To how many peers one call is sent at most.
+const ATTEMPTS: usize = 3;
+/// Functions of peers that a thread remembers; with more it forgets them all and asks again.
+const REMEMBERED: usize = 10_000;
+
+#[derive(Debug)]
+pub(crate) struct Remote {
+    mesh: Handle,
+    balancer: RefCell<Balancer>,
+    budget: RefCell<RetryBudget>,
+    /// What is known of the functions that were called, with the content hash of the version they are of.
+    functions: RefCell<HashMap<FunctionId, ([u8; 32], Arc<Function>)>>,
+}
+
+impl Remote {
+    pub(crate) fn new(mesh: Handle) -> Self {
+        let balancer = Balancer::new(balance::Config::default(), mesh.node(), mesh.zone(), fastrand::u64(..));
+        let budget = RetryBudget::new(Instant::now());
+        Self { mesh, balancer: balancer.into(), budget: budget.into(), functions: RefCell::default() }
+    }
+
+    /// What a peer says of a function; `unknown` where no peer serves it, with names of the whole mesh.
+    pub(crate) async fn resolve(&self, app: &str, name: &str, unknown: Error) -> Result<Arc<Function>, Error> {
+        let Some(hash) = self.version(app, name) else { return Err(self.nearer(app, name, unknown)) };
+        let id = FunctionId { app: app.into(), name: name.into() };
+        if let Some((known, function)) = self.functions.borrow().get(&id)
+            && *known == hash
+        {
+            return Ok(Arc::clone(function));
+        }
+        let mut attempts = Attempts::default();
+        loop {
+            let peer = self.choose(&id, &mut attempts)?;
+            match self.describe(peer, &id).await {
+                Ok(function) => {
+                    let function = Arc::new(function);
+                    let mut functions = self.functions.borrow_mut();
+                    if functions.len() >= REMEMBERED {
+                        functions.clear();
+                    }
+                    functions.insert(id, (hash, Arc::clone(&function)));
+                    return Ok(function);
+                }
+                Err(error) => attempts.failed(peer, error),
+            }
+        }
+    }
+
+    /// Runs an invocation at a peer, or at another if that cannot run it twice.
+    pub(crate) async fn call(&self, invocation: Invocation) -> Result<Reply, Error> {
+        self.budget.borrow_mut().call();
+        let mut attempts = Attempts::default();
+        loop {
+            let peer = self.choose(&invocation.function.id, &mut attempts)?;
+            match self.forward(peer, &invocation).await {
+                Err(error) if may_retry(&error, &invocation) => attempts.failed(peer, error),
+                ended => return ended,
+            }
+        }
+    }
+
+    /// The next peer to try, or why there is none.
+    fn choose(&self, id: &FunctionId, attempts: &mut Attempts) -> Result<NodeId, Error> {
+        let now = Instant::now();
+        let is_over =
+            attempts.tried.len() >= ATTEMPTS || (attempts.last.is_some() && !self.budget.borrow_mut().retry(now));
+        let peer = if is_over { None } else { self.cheapest(id, &attempts.tried, now) };
+        peer.ok_or_else(|| {
+            attempts.last.take().unwrap_or_else(|| Error::PeerUnreachable {
+                peer: "any".to_owned(),
+                reason: format!("no node in reach serves {id} any more"),
+            })
+        })
+    }
+
+    fn cheapest(&self, id: &FunctionId, tried: &[NodeId], now: Instant) -> Option<NodeId> {
+        let table = self.mesh.routes().load();
+        let route = table.lookup(&id.app, &id.name)?;
+        match self.balancer.borrow_mut().choose(route.key, route.version.peers(), Local::Absent, tried, now)? {
+            Choice::Peer(peer) => Some(peer),
+            Choice::Here => None,
+        }
+    }
+
+    async fn describe(&self, peer: NodeId, id: &FunctionId) -> Result<Function, Error> {
+        let unreachable = |reason| Error::PeerUnreachable { peer: peer.to_string(), reason };
+        let Some(caller) = self.mesh.callers().get(peer) else { return Err(unreachable(no_link())) };
+        rpc::describe(&caller, id.clone()).await.map_err(|error| match error {
+            PeerError::Failed(error) => error,
+            PeerError::NotSent(reason) | PeerError::Lost(reason) => unreachable(reason),
+        })
+    }
+
+    async fn forward(&self, peer: NodeId, invocation: &Invocation) -> Result<Reply, Error> {
+        let function = &invocation.function;
+        let unreachable = |reason| Error::PeerUnreachable { peer: peer.to_string(), reason };
+        let mut watch = Watch::start(&self.balancer, &function.id, peer);
+        let answer = match self.mesh.callers().get(peer) {
+            None => Err(unreachable(no_link())),
+            Some(caller) => {
+                let deadline = invocation.deadline.instant().into();
+                match timeout_at(deadline, rpc::invoke(&caller, invocation)).await {
+                    Ok(Ok(reply)) => Ok(reply),
+                    Ok(Err(PeerError::Failed(error))) => Err(error),
+                    Ok(Err(PeerError::NotSent(reason))) => Err(unreachable(reason)),
+                    Ok(Err(PeerError::Lost(reason))) => {
+                        Err(Error::OutcomeUnknown { function: function.id.clone(), peer: peer.to_string(), reason })
+                    }
+                    Err(_) => {
+                        let timeout = function.limits.timeout;
+                        Err(Error::DeadlineExceeded { function: function.id.clone(), timeout })
+                    }
+                }
+            }
+        };
+        watch.outcome = answer.as_ref().map_or_else(Outcome::of, |_| Outcome::Answered);
+        answer
+    }
+
+    /// The content hash of the version that calls go to.
+    fn version(&self, app: &str, name: &str) -> Option<[u8; 32]> {
+        self.mesh.routes().load().lookup(app, name).map(|route| *route.version.hash())
+    }
+
+    /// The names of the whole mesh that look like the wanted one, in place of those of this node.
+    fn nearer(&self, app: &str, name: &str, unknown: Error) -> Error {
+        let everywhere = self.mesh.routes().load().nearest(app, name);
+        match unknown {
+            Error::UnknownFunction { function, .. } if !everywhere.is_empty() => {
+                Error::UnknownFunction { function, nearest: everywhere }
+            }
+            other => other,
+        }
+    }
+}
+
+/// What became of a call so far.
+#[derive(Default)]
+struct Attempts {
+    tried: Vec<NodeId>,
+    last: Option<Error>,
+}
+
+impl Attempts {
+    fn failed(&mut self, peer: NodeId, error: Error) {
+        self.tried.push(peer);
+        self.last = Some(error);
+    }
+}
+
+/// Tells the balancer of a call and of its end, however it ends.
+struct Watch<'a> {
+    balancer: &'a RefCell<Balancer>,
+    key: FunctionKey,
+    peer: NodeId,
+    started: Instant,
+    outcome: Outcome,
+}
+
+impl<'a> Watch<'a> {
+    fn start(balancer: &'a RefCell<Balancer>, id: &FunctionId, peer: NodeId) -> Self {
+        let (key, started) = (FunctionKey::new(&id.app, &id.name), Instant::now());
+        balancer.borrow_mut().sent(key, peer, started);
+        Self { balancer, key, peer, started, outcome: Outcome::Cancelled }
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.balancer.borrow_mut().done(self.key, self.peer, self.outcome, now - self.started, now);
+    }
+}
+
+/// Whether the same call may be sent to another peer: the function did not run, or the caller said that running it
+/// twice is running it once.
+fn may_retry(error: &Error, invocation: &Invocation) -> bool {
+    match error.retry() {
+        Retry::Safe => true,
+        // What the function itself raised is an answer, and a deadline is over for every peer.
+        Retry::IfIdempotent => {
+            let is_lost = matches!(error, Error::OutcomeUnknown { .. } | Error::InstanceLost { .. });
+            is_lost && invocation.idempotency_key.is_some()
+        }
+        Retry::Never => false,
+    }
+}
+
+fn no_link() -> String {
+    "there is no link to it".to_owned()
+}

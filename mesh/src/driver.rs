@@ -5,26 +5,28 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     path::PathBuf,
-    rc::{Rc, Weak},
+    rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use fnmesh_invoke::Invoke;
 use tokio::{
-    sync::mpsc,
-    task::JoinSet,
+    sync::{mpsc, oneshot},
+    task::{JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
 
 use crate::{
-    NodeId, known,
-    links::{Change, Links},
+    NodeId,
+    identity::{DenyList, Identity},
+    known,
+    links::{Callers, Change, Links},
     membership::{Action, Event, Membership, Record},
-    rpc,
+    rpc::{self, PeerError, PeerHandler},
     table::RoutingTable,
-    transport::{Answer, Handler, LocalFuture, Request},
 };
 
 /// How long a member may take to hand out a record or a snapshot.
@@ -33,6 +35,8 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 const FIRST_REDIAL: Duration = Duration::from_millis(100);
 /// ... up to this.
 const LAST_REDIAL: Duration = Duration::from_secs(2);
+/// How often it is seen whether the certificate is to be renewed; it has ten days left then.
+const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
 /// New members are written down together with those that come within this time.
 const KEEP_AFTER: Duration = Duration::from_secs(1);
 
@@ -46,6 +50,10 @@ pub(crate) enum Input {
     Redial(NodeId),
     /// The members are to be written down.
     Keep,
+    /// These nodes are no longer of the mesh, as of now.
+    Denied(Vec<NodeId>),
+    /// The certificate is to be renewed if it is time, or for whoever asks in any case.
+    Renew(Option<oneshot::Sender<Result<(), String>>>),
     /// The node ends, and says so to the others.
     Leave,
     /// The node ends without a word.
@@ -73,7 +81,11 @@ pub(crate) struct Driver<L: Invoke + Clone> {
     table: RoutingTable,
     links: Rc<Links<PeerHandler<L>>>,
     inputs: mpsc::UnboundedSender<Input>,
+    identity: Identity,
+    denied: DenyList,
     redial: HashMap<NodeId, Duration>,
+    /// Why there was no link the last time.
+    complaints: HashMap<NodeId, Arc<str>>,
     tasks: JoinSet<()>,
     /// What others see of the members.
     view: Arc<ArcSwap<Vec<Member>>>,
@@ -82,57 +94,37 @@ pub(crate) struct Driver<L: Invoke + Clone> {
     is_keeping: bool,
 }
 
-/// Answers the requests of one peer.
-pub(crate) struct PeerHandler<L> {
-    peer: NodeId,
-    local: L,
-    membership: Weak<RefCell<Membership>>,
-    inputs: mpsc::UnboundedSender<Input>,
-}
-
-impl<L: Invoke + Clone> PeerHandler<L> {
-    pub(crate) fn new(
-        peer: NodeId,
-        local: L,
-        membership: Weak<RefCell<Membership>>,
-        inputs: mpsc::UnboundedSender<Input>,
-    ) -> Self {
-        Self { peer, local, membership, inputs }
-    }
-}
-
-impl<L: Invoke + Clone> Handler for PeerHandler<L> {
-    fn handle(&self, request: Request<'_>) -> LocalFuture<Answer> {
-        match self.membership.upgrade() {
-            Some(membership) => rpc::answer(&self.local, &membership, &request),
-            None => rpc::draining(),
-        }
-    }
-
-    fn notified(&self, notification: Request<'_>) {
-        if notification.method == rpc::GOSSIP {
-            // The driver has gone when the node ends.
-            let _ = self.inputs.send(Input::Event(Event::Received { from: self.peer, bytes: notification.body }));
-        }
-    }
-}
-
 impl<L: Invoke + Clone> Driver<L> {
     pub(crate) fn new(
         membership: Rc<RefCell<Membership>>,
         table: RoutingTable,
         links: Rc<Links<PeerHandler<L>>>,
         inputs: mpsc::UnboundedSender<Input>,
+        (identity, denied): (Identity, DenyList),
         view: Arc<ArcSwap<Vec<Member>>>,
         directory: PathBuf,
     ) -> Self {
-        let (redial, tasks) = (HashMap::new(), JoinSet::new());
-        Self { membership, table, links, inputs, redial, tasks, view, directory, is_keeping: false }
+        let (redial, complaints, tasks) = (HashMap::new(), HashMap::new(), JoinSet::new());
+        Self {
+            membership,
+            table,
+            links,
+            inputs,
+            identity,
+            denied,
+            redial,
+            complaints,
+            tasks,
+            view,
+            directory,
+            is_keeping: false,
+        }
     }
 
     /// Does `first`, then what the inputs ask for, until the node leaves.
     pub(crate) async fn run(mut self, first: Vec<Action>, mut inputs: mpsc::UnboundedReceiver<Input>) {
         self.act(first);
+        self.renew(None);
         while let Some(input) = inputs.recv().await {
             while self.tasks.try_join_next().is_some() {}
             match input {
@@ -140,10 +132,12 @@ impl<L: Invoke + Clone> Driver<L> {
                 Input::Link(Change::Up(node)) => {
                     self.redial.remove(&node);
                     self.handle(Event::LinkBack(node));
+                    self.tell_denied(node);
                 }
                 Input::Link(Change::Lost(node, reason)) => {
-                    if self.membership.borrow().member(node).is_some() {
-                        tracing::warn!(target: "fnmesh::mesh", peer = %node, %reason, "no link to this member");
+                    // Dialling goes on and fails for the same reason again and again.
+                    if self.complaints.insert(node, Arc::clone(&reason)).as_ref() != Some(&reason) {
+                        tracing::warn!(target: "fnmesh::mesh", peer = %node, %reason, "no link to this node");
                     }
                     self.handle(Event::LinkLost(node));
                     self.redial_later(node);
@@ -156,6 +150,8 @@ impl<L: Invoke + Clone> Driver<L> {
                     }
                 }
                 Input::Keep => self.keep(),
+                Input::Denied(nodes) => self.exclude(&nodes),
+                Input::Renew(asked) => self.renew(asked),
                 Input::Leave => return self.handle(Event::Leave),
                 Input::Stop => return,
             }
@@ -183,6 +179,7 @@ impl<L: Invoke + Clone> Driver<L> {
                 Action::Changed(node) => changed.push(node),
                 Action::Up(node) => {
                     tracing::info!(target: "fnmesh::mesh", peer = %node, "node is up");
+                    self.complaints.remove(&node);
                     let address = self.membership.borrow().member(node).map(|member| member.address);
                     if let Some(address) = address {
                         self.links.dial(node, address);
@@ -246,6 +243,54 @@ impl<L: Invoke + Clone> Driver<L> {
         });
     }
 
+    /// Cuts nodes off, and tells the others.
+    fn exclude(&mut self, nodes: &[NodeId]) {
+        for node in nodes {
+            tracing::warn!(target: "fnmesh::mesh", peer = %node, "node is removed from the mesh");
+            self.links.exclude(*node);
+        }
+        for node in self.links.callers().nodes() {
+            self.tell_denied(node);
+        }
+    }
+
+    /// Tells a peer which nodes are removed.
+    fn tell_denied(&mut self, node: NodeId) {
+        let denied = self.denied.snapshot();
+        if denied.iter().next().is_none() {
+            return;
+        }
+        if let Some(caller) = self.links.callers().get(node) {
+            self.tasks.spawn_local(async move {
+                // It is told again with the next link.
+                if let Ok(Err(PeerError::Failed(error))) = timeout(FETCH_TIMEOUT, rpc::deny(&caller, &denied)).await {
+                    tracing::warn!(target: "fnmesh::mesh", peer = %node, %error, "peer does not take removals over");
+                }
+            });
+        }
+    }
+
+    /// Gets a new certificate if it is time, or if somebody asks, and looks again in an hour.
+    fn renew(&mut self, asked: Option<oneshot::Sender<Result<(), String>>>) {
+        if asked.is_none() {
+            self.later(RENEWAL_CHECK, Input::Renew(None));
+            if !self.identity.needs_renewal(SystemTime::now()) {
+                return;
+            }
+        }
+        let (identity, callers) = (self.identity.clone(), self.links.callers().clone());
+        self.tasks.spawn_local(async move {
+            let renewed = renew(&identity, &callers).await;
+            if let Err(reason) = &renewed {
+                let expires_in = identity.expires().duration_since(SystemTime::now()).unwrap_or_default();
+                tracing::error!(target: "fnmesh::mesh", %reason, ?expires_in, "the certificate is not renewed");
+            }
+            if let Some(asked) = asked {
+                let _ = asked.send(renewed);
+            }
+        });
+    }
+
     fn keep(&mut self) {
         self.is_keeping = false;
         let (directory, members) = (self.directory.clone(), known::of(&self.membership.borrow()));
@@ -269,4 +314,33 @@ impl<L: Invoke + Clone> Driver<L> {
         })
         .collect()
     }
+}
+
+/// Has this node's certificate signed anew: here, or by the first peer that can.
+async fn renew(identity: &Identity, callers: &Callers) -> Result<(), String> {
+    let request = identity.request().map_err(|error| error.to_string())?;
+    let certificate = match identity.authority() {
+        Some(authority) => {
+            let signed = authority.sign(&request, identity.id(), SystemTime::now());
+            Bytes::copy_from_slice(&signed.map_err(|error| error.to_string())?)
+        }
+        None => ask_for_certificate(request.into(), callers).await?,
+    };
+    let identity = identity.clone();
+    let taken = spawn_blocking(move || identity.renewed(&certificate, SystemTime::now())).await;
+    taken.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+async fn ask_for_certificate(request: Bytes, callers: &Callers) -> Result<Bytes, String> {
+    let mut last = "there is no link to any node".to_owned();
+    for peer in callers.nodes() {
+        let Some(caller) = callers.get(peer) else { continue };
+        match timeout(FETCH_TIMEOUT, rpc::renew(&caller, request.clone())).await {
+            Ok(Ok(certificate)) => return Ok(certificate),
+            Ok(Err(PeerError::Failed(error))) => last = format!("{peer}: {error}"),
+            Ok(Err(PeerError::NotSent(reason) | PeerError::Lost(reason))) => last = format!("{peer}: {reason}"),
+            Err(_) => last = format!("{peer} does not answer"),
+        }
+    }
+    Err(format!("no node that has the authority's key signs it; the last one asked said: {last}"))
 }

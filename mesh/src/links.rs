@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     NodeId,
-    identity::{Admitted, DenyList, Identity, admit, told},
+    identity::{Admitted, DenyList, Identity, Refusal, admit, told},
     rpc::{self, GOSSIP},
     transport::{Caller, Handler, frame::Limits, serve},
 };
@@ -46,6 +46,11 @@ pub(crate) enum Change {
 pub(crate) struct Callers(Arc<ArcSwap<BTreeMap<NodeId, Caller>>>);
 
 impl Callers {
+    /// The peers to which there are links.
+    pub(crate) fn nodes(&self) -> Vec<NodeId> {
+        self.0.load().keys().copied().collect()
+    }
+
     /// The link to `node`, if there is one.
     pub(crate) fn get(&self, node: NodeId) -> Option<Caller> {
         self.0.load().get(&node).cloned()
@@ -235,7 +240,14 @@ impl<H: Handler> Links<H> {
         let _ = timeout(patience, pings.join_all()).await;
     }
 
-    /// Closes the link to a peer, as this node leaves or the peer is not wanted any more.
+    /// Closes the link to a node that is no longer of the mesh.
+    pub(crate) fn exclude(&self, peer: NodeId) {
+        if let Some(caller) = self.callers.get(peer) {
+            Refusal::Denied(peer).close(caller.connection());
+        }
+    }
+
+    /// Closes the link to a peer that is taken for dead.
     pub(crate) fn close(&self, peer: NodeId, reason: &str) {
         if let Some(caller) = self.callers.get(peer) {
             caller.connection().close(0_u32.into(), reason.as_bytes());

@@ -13,15 +13,20 @@ use std::{
 use arc_swap::ArcSwap;
 use fnmesh_invoke::Invoke;
 use quinn::{Endpoint, EndpointConfig};
-use tokio::{sync::mpsc, task::LocalSet, time::timeout};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::LocalSet,
+    time::timeout,
+};
 
 use crate::{
     Config, NodeId,
-    driver::{Driver, Input, Member, PeerHandler},
+    driver::{Driver, Input, Member},
     identity::{self, Admitted, DenyList, Identity, Tokens, accept, join},
     known,
     links::{Callers, Links},
     membership::{self, Event, Membership, Profile},
+    rpc::{PeerHandler, Service},
     table::{Reader, RoutingTable},
     transport::quic,
 };
@@ -77,6 +82,7 @@ struct Started {
     zone: Arc<str>,
     identity: Identity,
     tokens: Tokens,
+    denied: DenyList,
     callers: Callers,
     routes: Reader,
     members: Arc<ArcSwap<Vec<Member>>>,
@@ -172,6 +178,27 @@ impl Handle {
         &self.started.tokens
     }
 
+    /// Removes a node from the mesh: this one talks to it no more, and tells the others. Whether that is new. Blocks
+    /// on the disk.
+    ///
+    /// # Errors
+    /// If the list of removed nodes cannot be written; the node is removed nevertheless, until a restart.
+    pub fn remove(&self, node: NodeId) -> Result<bool, identity::Error> {
+        let removed = self.started.denied.deny(node, SystemTime::now());
+        let _ = self.inputs.send(Input::Denied(vec![node]));
+        removed
+    }
+
+    /// Gets a new certificate now. Without being asked, a node does so when two thirds of the old one's life are over.
+    ///
+    /// # Errors
+    /// The reason, as text: no node in reach has the authority's key, or it refuses.
+    pub async fn renew(&self) -> Result<(), String> {
+        let (asked, answered) = oneshot::channel();
+        let _ = self.inputs.send(Input::Renew(Some(asked)));
+        answered.await.unwrap_or_else(|_| Err("the node has ended".to_owned()))
+    }
+
     /// Who serves what, as far as calls can get there from here.
     pub fn routes(&self) -> &Reader {
         &self.started.routes
@@ -232,10 +259,14 @@ async fn run<L: Invoke + Clone>(
 
     let mut dialler = identity.client_config();
     dialler.transport_config(quic::transport(config.congestion));
-    let handler = {
-        let (local, membership, inputs) = (local(), Rc::downgrade(&membership), inputs.clone());
-        move |peer| PeerHandler::new(peer, local.clone(), membership.clone(), inputs.clone())
-    };
+    let service = Rc::new(Service {
+        local: local(),
+        membership: Rc::downgrade(&membership),
+        identity: identity.clone(),
+        denied: denied.clone(),
+        inputs: inputs.clone(),
+    });
+    let handler = move |peer| PeerHandler { peer, service: Rc::clone(&service) };
     let tell = {
         let inputs = inputs.clone();
         move |change| drop(inputs.send(Input::Link(change)))
@@ -253,6 +284,7 @@ async fn run<L: Invoke + Clone>(
             zone,
             identity: identity.clone(),
             tokens: tokens.clone(),
+            denied: denied.clone(),
             callers,
             routes,
             members: Arc::clone(&members),
@@ -262,8 +294,15 @@ async fn run<L: Invoke + Clone>(
     if started.send(Ok(handle)).is_err() {
         return;
     }
-    let driver =
-        Driver::new(Rc::clone(&membership), table, Rc::clone(&links), inputs, members, config.directory.clone());
+    let driver = Driver::new(
+        Rc::clone(&membership),
+        table,
+        Rc::clone(&links),
+        inputs,
+        (identity.clone(), denied.clone()),
+        members,
+        config.directory.clone(),
+    );
     let accept = accept_all(&endpoint, &identity, &denied, &tokens, &links, &membership);
     tokio::select! {
         () = driver.run(actions, inbox) => {}

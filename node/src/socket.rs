@@ -12,7 +12,7 @@ use std::{
 };
 
 use fnmesh_mesh::{
-    Handle,
+    Handle, Member, NodeId,
     identity::{Token, TokenId, TokenOptions, TokenState, TokenStatus},
 };
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,12 @@ pub(crate) enum Request {
     /// The join tokens of this node.
     #[serde(rename = "token.list")]
     ListTokens,
+    /// The node with this id or name is no longer of the mesh; answered by its id.
+    #[serde(rename = "nodes.remove")]
+    RemoveNode {
+        /// Which one.
+        node: String,
+    },
     /// No more joins with this one; answered by whether it is known.
     #[serde(rename = "token.revoke")]
     RevokeToken {
@@ -125,6 +131,11 @@ async fn act(request: Request, mesh: Handle) -> Result<Value, String> {
                 Ok(json!({ "id": token.id(), "token": token.to_string(), "address": mesh.address() }))
             }
             Request::ListTokens => Ok(mesh.tokens().list(now).iter().map(describe).collect()),
+            Request::RemoveNode { node } => {
+                let node = find(&mesh, &node)?;
+                mesh.remove(node).map_err(|error| format!("{node} is removed until a restart only: {error}"))?;
+                Ok(json!(node))
+            }
             Request::RevokeToken { id } => {
                 let id: TokenId = id.parse().map_err(|error| format!("{error}"))?;
                 let revoked = mesh.tokens().revoke(id, now).map_err(|error| error.to_string())?;
@@ -137,6 +148,25 @@ async fn act(request: Request, mesh: Handle) -> Result<Value, String> {
         }
     });
     blocking.await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+/// The node with this id, known or not, or with this name.
+fn find(mesh: &Handle, node: &str) -> Result<NodeId, String> {
+    let members = mesh.members();
+    let is_named = |member: &&Member| member.record.as_ref().is_some_and(|record| *record.profile.name == *node);
+    let mut named = members.iter().filter(is_named);
+    let found = match (node.parse(), named.next(), named.next()) {
+        (Ok(id), _, _) => id,
+        (_, Some(member), None) => member.node,
+        (_, Some(_), Some(_)) => {
+            return Err(format!("several nodes are named {node:?}; use the id `fnmesh nodes` shows"));
+        }
+        (Err(_), None, _) => return Err(format!("there is no node {node:?}; `fnmesh nodes` lists them")),
+    };
+    if found == mesh.node() {
+        return Err("a node does not remove itself; ask another one, or stop it to let it leave".to_owned());
+    }
+    Ok(found)
 }
 
 /// A new token of this node. Blocks on the disk.

@@ -5,21 +5,32 @@ mod describe;
 mod fault;
 mod invoke;
 mod members;
+mod trust;
 
-use std::cell::RefCell;
+use std::{
+    cell::RefCell,
+    rc::{Rc, Weak},
+};
 
 use bytes::Bytes;
 use fnmesh_invoke::{Error, Invoke};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::mpsc;
 
 pub(crate) use describe::describe;
 pub(crate) use invoke::invoke;
 pub(crate) use members::{record, snapshot};
+pub(crate) use trust::{deny, renew};
 
 use crate::{
-    membership::Membership,
-    transport::{Answer, CallError, Caller, Failure, INVALID_PARAMS, LocalFuture, METHOD_NOT_FOUND, Request, Response},
+    NodeId,
+    driver::Input,
+    identity::{DenyList, Identity},
+    membership::{Event, Membership},
+    transport::{
+        Answer, CallError, Caller, Failure, Handler, INVALID_PARAMS, LocalFuture, METHOD_NOT_FOUND, Request, Response,
+    },
 };
 
 /// Runs a function of the peer.
@@ -32,33 +43,60 @@ pub(crate) const GOSSIP: &str = "gossip";
 const RECORD: &str = "record";
 /// All the peer knows of the mesh.
 const SNAPSHOT: &str = "snapshot";
+/// Signs the peer's certificate anew.
+const RENEW: &str = "renew";
+/// Takes over which nodes are no longer of the mesh.
+const DENY: &str = "deny";
 /// Answers with nothing.
 const PING: &str = "ping";
 
-const METHODS: [&str; 5] = [INVOKE, DESCRIBE, RECORD, SNAPSHOT, PING];
+const METHODS: [&str; 7] = [INVOKE, DESCRIBE, RECORD, SNAPSHOT, RENEW, DENY, PING];
 
-/// Answers a request of a peer, with the functions of `local` and what `membership` knows.
-pub(crate) fn answer<L: Invoke + Clone>(
-    local: &L,
-    membership: &RefCell<Membership>,
-    request: &Request<'_>,
-) -> LocalFuture<Answer> {
-    match request.method {
-        INVOKE => invoke::answer(local, request),
-        DESCRIBE => describe::answer(local, request),
-        RECORD => members::answer_record(&membership.borrow(), request),
-        SNAPSHOT => members::answer_snapshot(&membership.borrow(), request),
-        PING => Box::pin(async { value(&()) }),
-        method => {
-            let message = format!("no method {method:?}; known are {}", METHODS.join(", "));
-            fail(Failure::new(METHOD_NOT_FOUND, message))
-        }
-    }
+/// What this node can do for its peers.
+pub(crate) struct Service<L> {
+    /// Its functions.
+    pub(crate) local: L,
+    /// What it knows of the mesh.
+    pub(crate) membership: Weak<RefCell<Membership>>,
+    pub(crate) identity: Identity,
+    pub(crate) denied: DenyList,
+    /// Where it tells what it has heard.
+    pub(crate) inputs: mpsc::UnboundedSender<Input>,
 }
 
-/// The answer of a node that ends.
-pub(crate) fn draining() -> LocalFuture<Answer> {
-    fail(fault::failure(&Error::Draining))
+/// One peer's view of a [`Service`].
+pub(crate) struct PeerHandler<L> {
+    pub(crate) peer: NodeId,
+    pub(crate) service: Rc<Service<L>>,
+}
+
+impl<L: Invoke + Clone> Handler for PeerHandler<L> {
+    fn handle(&self, request: Request<'_>) -> LocalFuture<Answer> {
+        let Service { local, membership, identity, denied, inputs } = &*self.service;
+        // The node ends.
+        let Some(membership) = membership.upgrade() else { return fail(fault::failure(&Error::Draining)) };
+        match request.method {
+            INVOKE => invoke::answer(local, &request),
+            DESCRIBE => describe::answer(local, &request),
+            RECORD => members::answer_record(&membership.borrow(), &request),
+            SNAPSHOT => members::answer_snapshot(&membership.borrow(), &request),
+            RENEW => trust::answer_renew(identity, self.peer, &request),
+            DENY => trust::answer_deny(denied, inputs, &request),
+            PING => Box::pin(async { value(&()) }),
+            method => {
+                let message = format!("no method {method:?}; known are {}", METHODS.join(", "));
+                fail(Failure::new(METHOD_NOT_FOUND, message))
+            }
+        }
+    }
+
+    fn notified(&self, notification: Request<'_>) {
+        if notification.method == GOSSIP {
+            let event = Event::Received { from: self.peer, bytes: notification.body };
+            // The driver has gone when the node ends.
+            let _ = self.service.inputs.send(Input::Event(event));
+        }
+    }
 }
 
 /// Asks a peer for nothing: it has read what was sent before on the same stream when it answers.

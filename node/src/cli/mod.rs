@@ -9,6 +9,7 @@ mod listing;
 mod ls;
 mod nodes;
 mod options;
+mod own;
 mod pretty;
 mod ps;
 mod routes;

@@ -1,8 +1,14 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{OK, Stop, client::Client, options::Nodes};
+use super::{
+    OK, Stop,
+    client::Client,
+    options::{Nodes, NodesCommand, RemoveNode},
+    own,
+};
 use crate::{
+    socket::Request,
     table::{self, Row},
     terminal::{self, ERROR, GOOD, NAME, WARNING},
 };
@@ -23,6 +29,9 @@ struct Node {
 }
 
 pub(super) async fn nodes(options: Nodes) -> Result<u8, Stop> {
+    if let Some(NodesCommand::Rm(options)) = options.command {
+        return remove(options).await;
+    }
     let client = Client::new(&options.target.node)?;
     let body = client.control("/_/nodes").await?;
     let unreadable = |error| Stop::failed(format!("{}/_/nodes answers no list of nodes: {error}", client.url()));
@@ -34,6 +43,16 @@ pub(super) async fn nodes(options: Nodes) -> Result<u8, Stop> {
     let nodes: Vec<Node> = serde_json::from_slice(&body).map_err(unreadable)?;
     let header = ["NODE", "NAME", "ZONE", "MESH ADDRESS", "HTTP", "APPS", "STATE"];
     terminal::print(&table::render(&header, nodes.into_iter().map(row).collect()));
+    Ok(OK)
+}
+
+async fn remove(options: RemoveNode) -> Result<u8, Stop> {
+    let result = own::ask(&options.own, &Request::RemoveNode { node: options.node }).await?;
+    let text = match result.as_str() {
+        Some(node) if !options.own.json => format!("{NAME}{node}{NAME:#} is removed from the mesh\n"),
+        _ => format!("{result}\n"),
+    };
+    terminal::print(&text);
     Ok(OK)
 }
 

@@ -43,7 +43,7 @@ pub(super) enum Command {
     Ps(Ps),
     /// Show all that is known of apps and functions of a running node
     Inspect(Inspect),
-    /// List the nodes of the mesh
+    /// List the nodes of the mesh, or remove one
     Nodes(Nodes),
     /// List which nodes of the mesh serve which functions
     Routes(Routes),
@@ -282,14 +282,38 @@ pub(super) struct Inspect {
     pub(super) json: bool,
 }
 
-/// List the nodes of the mesh.
+/// List the nodes of the mesh, or remove one.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Nodes {
+    #[command(subcommand)]
+    pub(super) command: Option<NodesCommand>,
     #[command(flatten)]
     pub(super) target: Target,
     /// Print the node's JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NodesCommand {
+    /// Remove a node from the mesh: no node talks to it any more
+    Rm(RemoveNode),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Every node knows within seconds. The removed one can join again with a new token and a new identity.
+A node that has the mesh's own key could make itself another identity: see docs/adr/0028.
+
+Examples:
+  fnmesh nodes rm n3 --data ./n1")]
+pub(super) struct RemoveNode {
+    /// Its id, or its name if only one node has it
+    #[arg(value_name = "NODE")]
+    pub(super) node: String,
+    #[command(flatten)]
+    pub(super) own: OwnNode,
 }
 
 /// List which nodes of the mesh serve which functions.

@@ -8,11 +8,12 @@ use serde_json::Value;
 
 use super::{
     OK, Stop,
-    options::{CreateToken, ListTokens, OwnNode, RevokeToken, Token, TokenCommand},
+    options::{CreateToken, ListTokens, RevokeToken, Token, TokenCommand},
+    own,
 };
 use crate::{
     report,
-    socket::{self, AskError, Request},
+    socket::Request,
     table::{self, Row},
     terminal::{self, GOOD, NAME, WARNING},
 };
@@ -36,7 +37,7 @@ async fn create(options: CreateToken) -> Result<u8, Stop> {
         uses: NonZeroU32::new(options.uses),
         shares_authority: options.share_authority,
     };
-    let result = ask(&options.node, &request).await?;
+    let result = own::ask(&options.node, &request).await?;
     if options.node.json {
         terminal::print(&format!("{result}\n"));
         return Ok(OK);
@@ -57,7 +58,7 @@ async fn list(options: ListTokens) -> Result<u8, Stop> {
         uses_left: Option<u32>,
         shares_authority: bool,
     }
-    let result = ask(&options.node, &Request::ListTokens).await?;
+    let result = own::ask(&options.node, &Request::ListTokens).await?;
     if options.node.json {
         terminal::print(&format!("{result}\n"));
         return Ok(OK);
@@ -83,20 +84,11 @@ async fn list(options: ListTokens) -> Result<u8, Stop> {
 }
 
 async fn revoke(options: RevokeToken) -> Result<u8, Stop> {
-    ask(&options.node, &Request::RevokeToken { id: options.id.clone() }).await?;
+    own::ask(&options.node, &Request::RevokeToken { id: options.id.clone() }).await?;
     let text =
         if options.node.json { "null\n".to_owned() } else { format!("{} lets nobody join any more\n", options.id) };
     terminal::print(&text);
     Ok(OK)
-}
-
-async fn ask(node: &OwnNode, request: &Request) -> Result<Value, Stop> {
-    socket::ask(&node.data, request).await.map_err(|error| match error {
-        AskError::Unreachable(message) => {
-            Stop::unreachable(format!("{message}; --data names the directory of a running node"))
-        }
-        AskError::Refused(message) => Stop::failed(message),
-    })
 }
 
 fn read<T: for<'a> Deserialize<'a>>(result: Value) -> Result<T, Stop> {

@@ -92,3 +92,38 @@ fn restarted_node_finds_its_mesh() {
     let call = || support::post(&cluster.nodes[0].url, "shop/add", "[1]", support::PATIENCE).unwrap();
     support::wait_until(|| call() == (200, "2".to_owned()), || format!("{:?}", call()));
 }
+
+#[test]
+fn removed_node_is_cut_off_by_every_member() {
+    let apps = crate::shop();
+    let mut cluster = Cluster::new(&[]);
+    cluster.join(&[]);
+    let index = cluster.join(&[apps.path("shop")]);
+    cluster.wait_for_routes(0, "shop", 1);
+    cluster.wait_for_routes(1, "shop", 1);
+    let remove = |node: &str| output(fnmesh().args(["nodes", "rm", node, "--data"]).arg(cluster.data(0)));
+    let own = remove("n0");
+    assert!(support::stderr(&own).contains("does not remove itself"), "{}", support::stderr(&own));
+    let unknown = remove("n7");
+    assert!(support::stderr(&unknown).contains("there is no node \"n7\""), "{}", support::stderr(&unknown));
+    let removed = remove(&format!("n{index}"));
+    assert!(removed.status.success(), "{}", support::stderr(&removed));
+    for member in [0, 1] {
+        cluster.wait_for_routes(member, "shop", 0);
+        cluster.nodes[member].wait_for_stderr("node is removed from the mesh");
+    }
+    cluster.nodes[index].wait_for_stderr("was removed from this mesh: remove its identity and join again");
+    let (status, body) = support::post(&cluster.nodes[1].url, "shop/add", "[1]", support::PATIENCE).unwrap();
+    assert_eq!(status, 404, "{body}");
+    // A restart changes nothing for it, nor for who removed it.
+    cluster.nodes[0].signal(Signal::TERM);
+    cluster.nodes[0].ended();
+    cluster.nodes[0] = cluster.start(0, &[], &[]);
+    cluster.nodes[index].signal(Signal::KILL);
+    cluster.nodes[index].ended();
+    cluster.nodes[index] = cluster.start(index, &[apps.path("shop")], &[]);
+    cluster.nodes[index].wait_for_stderr("was removed from this mesh");
+    let nodes = || cluster.nodes[0].get("/_/nodes");
+    let reachable = |nodes: &Value| nodes.as_array().unwrap().iter().filter(|node| node["reachable"] == true).count();
+    support::wait_until(|| reachable(&nodes()) == 2, || format!("two nodes: {}", nodes()));
+}

@@ -162,6 +162,39 @@ fn nothing_flaps_at_one_percent_loss() {
 }
 
 #[test]
+fn a_new_route_gets_through_heavy_loss() {
+    for seed in 0..3 {
+        let mut world = World::settled(seed, 20);
+        world.network.loss = 0.4;
+        world.describe(11, |profile| profile.apps[0].version = 2);
+        let has_it = |world: &World, node: usize| {
+            world.membership(node).record(world.nodes[11].id).is_some_and(|record| record.profile.apps[0].version == 2)
+        };
+        let took = world.run_until(s(20), |world| world.live().all(|node| has_it(world, node)));
+        println!("20 nodes, seed {seed}, 40 % loss: new route everywhere after {took:?}");
+        world.network.loss = 0.0;
+        world.run_until(s(15), World::is_converged);
+    }
+}
+
+#[test]
+fn what_gossip_missed_comes_by_comparison() {
+    for seed in 0..5 {
+        let mut world = World::settled(seed, 20);
+        world.tells_links = false;
+        let others: Vec<_> = (0..20).filter(|node| *node != 6).collect();
+        world.cut(&[6], &others);
+        world.cut(&others, &[6]);
+        world.describe(11, |profile| profile.apps[0].version = 2);
+        // Too short for anybody to be dead, long enough for all to have told it as often as they do.
+        world.run(ms(1_100));
+        world.heal();
+        let took = world.run_until(s(25), World::is_converged);
+        println!("20 nodes, seed {seed}: the missed route is known after {took:?}");
+    }
+}
+
+#[test]
 fn a_slow_peer_stays_a_member() {
     let mut world = World::settled(2, 20);
     world.nodes[6].slowness = ms(200);

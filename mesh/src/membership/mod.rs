@@ -14,6 +14,7 @@ mod dice;
 mod event;
 mod frame;
 mod identity;
+mod links;
 mod news;
 mod own;
 mod record;
@@ -36,7 +37,7 @@ pub use config::Config;
 use dice::Dice;
 pub use event::{Action, Event, Timer};
 use event::{Kind, Sink};
-use foca::{Foca, OwnedNotification, State};
+use foca::{Foca, OwnedNotification};
 use frame::Frame;
 pub use identity::Identity;
 use news::{Ear, News};
@@ -278,41 +279,5 @@ impl Membership {
         while let Ok((news, teller)) = self.news.try_recv() {
             self.want(news, teller, actions);
         }
-    }
-
-    fn lose_link(&mut self, node: NodeId, actions: &mut Vec<Action>) {
-        if node == self.identity().node || !self.unlinked.insert(node) {
-            return;
-        }
-        actions.push(Action::Changed(node));
-        let suspect = self.foca.iter_members().find(|member| member.id().node == node).cloned();
-        let (Some(member), Some(token)) = (suspect, self.token) else { return };
-        if member.state() != State::Alive {
-            return;
-        }
-        // As if a probe had failed. If only this link is broken, the peer hears of it from others and denies it.
-        let (id, incarnation) = (*member.id(), member.incarnation());
-        let suspicion = std::iter::once(foca::Member::new(id, incarnation, State::Suspect));
-        self.swim(actions, |foca, sink| foca.apply_many(suspicion, true, sink));
-        let verdict = foca::Timer::ChangeSuspectToDown { member_id: id, incarnation, token };
-        let after = self.config.swim(self.members.len() + 1).suspect_to_down_after;
-        actions.push(Action::Schedule { timer: Timer(Kind::Swim(verdict)), after });
-    }
-
-    fn regain_link(&mut self, node: NodeId, actions: &mut Vec<Action>) {
-        if self.unlinked.remove(&node) {
-            actions.push(Action::Changed(node));
-        }
-        if !self.members.contains_key(&node) {
-            self.announce_to(node, actions);
-        }
-    }
-
-    fn leave(&mut self, actions: &mut Vec<Action>) {
-        let bytes = Frame::Leave(*self.identity()).encode();
-        for member in self.members.values() {
-            actions.push(Action::Send { to: member.node, address: member.address, bytes: bytes.clone() });
-        }
-        self.left = true;
     }
 }

@@ -108,6 +108,12 @@ fn changed(actions: &[Action], node: usize) -> bool {
 }
 
 #[test]
+fn a_task_may_move_between_threads() {
+    fn is_send<T: Send + 'static>(_: &T) {}
+    is_send(&Mesh::new(1).nodes[0]);
+}
+
+#[test]
 fn joining_brings_all_members_and_records() {
     let mesh = Mesh::new(3);
     for (node, of) in [(0, 1), (1, 0), (2, 0), (2, 1)] {

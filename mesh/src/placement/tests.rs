@@ -1,0 +1,218 @@
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const APP: &str = "shop";
+const TICK: Duration = Duration::from_millis(100);
+/// How old what nodes know of each other is, and how long one takes to start an app: ticks.
+const LAG: usize = 10;
+const START: usize = 12;
+
+fn id(node: usize) -> NodeId {
+    NodeId::from_bytes([node as u8; 16])
+}
+
+/// Nodes that decide each 100 ms about one app, on views that are a second old.
+struct Mesh {
+    replicas: Replicas,
+    config: Config,
+    placements: Vec<Placement>,
+    alive: Vec<bool>,
+    hosts: Vec<bool>,
+    starting: Vec<Option<usize>>,
+    views: VecDeque<Vec<Site>>,
+    /// Calls in flight and waiting, with room for 10 on each host.
+    calls: usize,
+    idle: Duration,
+    now: Instant,
+    moves: usize,
+}
+
+impl Mesh {
+    fn new(nodes: usize, replicas: Replicas, first_hosts: &[usize]) -> Self {
+        Self {
+            replicas,
+            config: Config::default(),
+            placements: (0..nodes).map(|_| Placement::default()).collect(),
+            alive: vec![true; nodes],
+            hosts: (0..nodes).map(|node| first_hosts.contains(&node)).collect(),
+            starting: vec![None; nodes],
+            views: VecDeque::new(),
+            calls: 0,
+            idle: Duration::ZERO,
+            now: Instant::now(),
+            moves: 0,
+        }
+    }
+
+    fn count(&self) -> usize {
+        (0..self.hosts.len()).filter(|node| self.hosts[*node] && self.alive[*node]).count()
+    }
+
+    fn site(&self, node: usize) -> Site {
+        let load = if self.hosts[node] { Load::new(self.calls, 10 * self.count().max(1)) } else { Load(0) };
+        Site { node: id(node), has_room: true, hosts: self.hosts[node], load }
+    }
+
+    fn run(&mut self, duration: Duration) {
+        for _ in 0..duration.as_millis() / TICK.as_millis() {
+            self.tick();
+        }
+    }
+
+    fn tick(&mut self) {
+        self.now += TICK;
+        let nodes = 0..self.hosts.len();
+        self.views.push_back(nodes.clone().filter(|node| self.alive[*node]).map(|node| self.site(node)).collect());
+        if self.views.len() > LAG {
+            self.views.pop_front();
+        }
+        for node in nodes {
+            match &mut self.starting[node] {
+                Some(0) => (self.starting[node], self.hosts[node]) = (None, true),
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            if self.alive[node] {
+                self.decide(node);
+            }
+        }
+    }
+
+    fn decide(&mut self, node: usize) {
+        let mut sites = self.views[0].clone();
+        // Of itself a node knows the present.
+        sites.retain(|site| site.node != id(node));
+        let mut own = self.site(node);
+        own.hosts |= self.starting[node].is_some();
+        sites.push(own);
+        let is_saturated = self.hosts[node] && self.calls > 10 * self.count();
+        let demand = Demand { is_saturated, idle: self.idle };
+        let placement = &mut self.placements[node];
+        match placement.decide(&self.config, (id(node), APP), self.replicas, &sites, demand, self.now) {
+            Decision::Stay => {}
+            Decision::Host => self.start(node),
+            Decision::Ask(peer) => self.start(peer.to_bytes()[0] as usize),
+            Decision::Retire => {
+                self.hosts[node] = false;
+                self.moves += 1;
+            }
+        }
+    }
+
+    fn start(&mut self, node: usize) {
+        if !self.hosts[node] && self.starting[node].is_none() && self.alive[node] {
+            self.starting[node] = Some(START);
+            self.moves += 1;
+        }
+    }
+
+    fn kill(&mut self, node: usize) {
+        (self.alive[node], self.hosts[node], self.starting[node]) = (false, false, None);
+        self.placements[node] = Placement::default();
+    }
+}
+
+fn count(count: usize) -> Replicas {
+    Replicas::Count(NonZero::new(count).unwrap())
+}
+
+#[test]
+fn a_count_is_reached_and_kept() {
+    let mut mesh = Mesh::new(20, count(3), &[4]);
+    mesh.run(Duration::from_secs(15));
+    assert_eq!((mesh.count(), mesh.moves), (3, 2), "nobody starts it in vain");
+    let dead = mesh.hosts.iter().position(|hosts| *hosts).unwrap();
+    mesh.kill(dead);
+    mesh.run(Duration::from_secs(15));
+    assert_eq!((mesh.count(), mesh.moves), (3, 3));
+    mesh.alive[dead] = true;
+    mesh.run(Duration::from_secs(60));
+    assert_eq!((mesh.count(), mesh.moves), (3, 3), "who comes back takes nothing away");
+}
+
+#[test]
+fn a_restart_moves_nothing() {
+    let mut mesh = Mesh::new(5, count(2), &[0, 1]);
+    mesh.run(Duration::from_secs(5));
+    mesh.kill(0);
+    mesh.run(Duration::from_secs(5));
+    (mesh.alive[0], mesh.hosts[0]) = (true, true);
+    mesh.run(Duration::from_secs(60));
+    assert_eq!((mesh.count(), mesh.moves), (2, 0));
+}
+
+#[test]
+fn all_means_all_nodes_also_new_ones() {
+    let mut mesh = Mesh::new(6, Replicas::All, &[0]);
+    mesh.kill(5);
+    mesh.run(Duration::from_secs(3));
+    assert_eq!(mesh.count(), 5);
+    mesh.alive[5] = true;
+    mesh.run(Duration::from_secs(3));
+    assert_eq!(mesh.count(), 6);
+}
+
+#[test]
+fn too_many_hosts_after_a_cut_become_fewer() {
+    let mut mesh = Mesh::new(8, count(3), &[0, 1, 2, 3, 4, 5]);
+    mesh.run(Duration::from_secs(30));
+    assert_eq!((mesh.count(), mesh.moves), (3, 3));
+}
+
+#[test]
+fn a_saturated_app_spreads_and_stays() {
+    let mut mesh = Mesh::new(3, Replicas::Auto, &[1]);
+    mesh.run(Duration::from_secs(2));
+    mesh.calls = 25;
+    mesh.run(Duration::from_secs(5));
+    assert_eq!(mesh.count(), 3, "on all three within 5 s of saturation");
+    mesh.run(Duration::from_secs(600));
+    assert_eq!(mesh.moves, 2, "and no oscillation in 10 minutes");
+}
+
+#[test]
+fn one_more_is_asked_at_a_time() {
+    let mut mesh = Mesh::new(20, Replicas::Auto, &[1, 2, 3]);
+    mesh.run(Duration::from_secs(2));
+    mesh.calls = 35;
+    mesh.run(Duration::from_secs(60));
+    assert_eq!((mesh.count(), mesh.moves), (4, 1), "three saturated hosts ask the same peer");
+}
+
+#[test]
+fn idle_hosts_retire_but_for_one() {
+    let mut mesh = Mesh::new(5, Replicas::Auto, &[0, 1, 2]);
+    mesh.idle = Duration::from_secs(599);
+    mesh.run(Duration::from_secs(60));
+    assert_eq!(mesh.moves, 0);
+    mesh.idle = Duration::from_secs(600);
+    mesh.run(Duration::from_secs(120));
+    assert_eq!((mesh.count(), mesh.moves), (1, 2));
+}
+
+#[test]
+fn an_app_whose_only_host_died_begins_elsewhere_once() {
+    let mut mesh = Mesh::new(10, Replicas::Auto, &[6]);
+    mesh.run(Duration::from_secs(2));
+    mesh.kill(6);
+    mesh.run(Duration::from_secs(4));
+    assert_eq!((mesh.count(), mesh.moves), (1, 1));
+    mesh.run(Duration::from_secs(60));
+    assert_eq!((mesh.count(), mesh.moves), (1, 1));
+}
+
+proptest! {
+    #[test]
+    fn any_start_ends_at_the_count_and_rests(
+        nodes in 1..12_usize, wanted in 1..6_usize, first in prop::collection::btree_set(0..12_usize, 0..12),
+    ) {
+        let first: Vec<_> = first.into_iter().filter(|node| *node < nodes).collect();
+        let mut mesh = Mesh::new(nodes, count(wanted), &first);
+        mesh.run(Duration::from_secs(60));
+        prop_assert_eq!(mesh.count(), wanted.min(nodes));
+        prop_assert_eq!(mesh.moves, first.len().abs_diff(wanted.min(nodes)), "no more moves than needed");
+    }
+}

@@ -4,7 +4,7 @@
 
 // The tests use more of it.
 #[allow(dead_code)]
-#[path = "../tests/sim/world.rs"]
+#[path = "../tests/sim/mod.rs"]
 mod world;
 
 use std::time::Duration;

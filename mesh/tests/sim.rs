@@ -1,13 +1,12 @@
 //! The mesh in simulation: nodes on a memory transport under a virtual clock. Each run is decided by its seed, which
 //! is printed when it fails.
 
-mod sim {
-    pub(crate) mod world;
-}
+#[path = "sim/mod.rs"]
+mod world;
 
 use std::time::Duration;
 
-use sim::world::{Notice, World};
+use world::{Notice, World};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -15,6 +14,21 @@ fn ms(ms: u64) -> Duration {
 
 fn s(s: u64) -> Duration {
     Duration::from_secs(s)
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = |seed| {
+        let mut world = World::new(seed, 10, 3);
+        world.network.loss = 0.05;
+        (0..10).for_each(|node| world.start(node, &[0]));
+        world.run(s(20));
+        world.kill(4);
+        world.run(s(20));
+        world.nodes.iter().map(|node| (node.sent.messages, node.sent.bytes, node.notices.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(run(7), run(7));
+    assert_ne!(run(7), run(8));
 }
 
 #[test]

@@ -26,8 +26,8 @@ pub enum Event {
     },
     /// A timer of [`Action::Schedule`] is due.
     Timer(Timer),
-    /// The link to a peer died: nothing came back in time, or it was refused. The driver keeps dialling it while it is
-    /// a member.
+    /// The link to a peer died and there is no other to it: nothing came back in time, or it was refused. The driver
+    /// keeps dialling it while it is a member. To close an idle link is not to lose it.
     LinkLost(NodeId),
     /// There is a link to this peer again, and it answers.
     LinkBack(NodeId),

@@ -262,6 +262,9 @@ impl Membership {
                     self.expect_record(&new, actions);
                 }
             }
+            OwnedNotification::Rejoin(identity) if identity.generation > self.own.record.generation => {
+                self.tell_anew(identity.generation, actions);
+            }
             OwnedNotification::Rejoin(_)
             | OwnedNotification::Active
             | OwnedNotification::Idle

@@ -63,7 +63,7 @@ impl Membership {
     }
 
     /// Makes the next version of the own record and tells some members at once.
-    fn tell_anew(&mut self, generation: u64, actions: &mut Vec<Action>) {
+    pub(super) fn tell_anew(&mut self, generation: u64, actions: &mut Vec<Action>) {
         let (node, version) = (self.own.record.node, self.own.record.version + 1);
         let record = Arc::new(Record { node, generation, version, profile: self.own.wanted.clone() });
         self.records.insert(node, record.clone());

@@ -155,7 +155,9 @@ impl Membership {
     pub(super) fn take_record(&mut self, from: NodeId, record: Arc<Record>, actions: &mut Vec<Action>) -> bool {
         let (node, stamp) = (record.node, record.stamp());
         let is_newer = self.records.get(&node).is_none_or(|known| known.stamp() < stamp);
-        let is_news = node != self.identity().node && is_newer;
+        // A late answer about an earlier life of a node that has started anew.
+        let is_stale = self.members.get(&node).is_some_and(|member| member.generation > record.generation);
+        let is_news = node != self.identity().node && is_newer && !is_stale;
         if is_news {
             self.records.insert(node, record);
             actions.push(Action::Changed(node));
@@ -274,7 +276,8 @@ impl Membership {
         self.records.retain(|node, _| known.contains(node));
         self.unlinked.retain(|node| known.contains(node));
         self.leaving.retain(|node| known.contains(node));
-        self.fetching.retain(|node, _| known.contains(node));
+        // Should an answer never come, the next news of that record asks again.
+        self.fetching.clear();
     }
 }
 

@@ -186,6 +186,9 @@ fn a_new_life_serves_nothing_until_it_says_so() {
     assert!(changed(&actions, 1));
     assert_eq!(mesh.nodes[0].member(id(1)).unwrap().generation, 2_000);
     assert_eq!(mesh.version(0, 1), None);
+    let late = Event::Record { from: id(1), record: mesh.nodes[1].record(id(1)).unwrap().clone() };
+    mesh.nodes[0].handle(late, mesh.now, &mut Vec::new());
+    assert_eq!(mesh.version(0, 1), None, "what its old self served");
     mesh.nodes[1] = reborn;
     mesh.handle(0, Event::LinkBack(id(1)));
     mesh.handle(1, Event::Join(vec![(id(0), address(0))]));
@@ -204,6 +207,21 @@ fn a_node_whose_clock_went_back_gets_ahead_of_its_old_self() {
     assert_eq!(mesh.nodes[0].member(id(1)), Some(mesh.nodes[1].identity()));
     let record = mesh.nodes[1].record(id(1)).unwrap();
     assert!(record.generation > 1_000, "or nobody would take its record for new");
+}
+
+#[test]
+fn a_node_that_used_up_its_renewals_stays_known() {
+    let mut mesh = Mesh::new(2);
+    let worn = Identity { renewals: u16::MAX, ..*mesh.nodes[1].identity() };
+    let mesh_actions = &mut Vec::new();
+    mesh.nodes[1].become_identity(worn, mesh_actions);
+    // Somebody says that it is dead.
+    let down = std::iter::once(foca::Member::down(worn));
+    mesh.nodes[1].swim(mesh_actions, |foca, sink| foca.apply_many(down, true, sink));
+    assert_eq!(mesh.nodes[1].identity().age(), (1_001, 0));
+    mesh.handle(1, Event::Join(vec![(id(0), address(0))]));
+    mesh.fire(1, |kind| matches!(kind, Kind::Sync));
+    assert_eq!(mesh.nodes[0].routable(id(1)).map(|record| record.generation), Some(1_001));
 }
 
 #[test]

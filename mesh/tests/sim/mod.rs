@@ -1,8 +1,11 @@
 //! Nodes on a simulated network under a virtual clock. The seed decides everything.
 
+mod network;
+mod node;
+
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,64 +14,17 @@ use std::{
 use bytes::Bytes;
 use fnmesh_mesh::{
     NodeId,
-    membership::{Action, App, Config, Event, Identity, Load, Membership, Profile, Record, Snapshot, Timer},
+    membership::{Action, Config, Event, Identity, Membership, Profile, Snapshot, Timer},
     table::RoutingTable,
 };
+use network::Network;
+use node::{Node, app};
+pub(crate) use node::{Notice, Traffic};
 
-/// IP, UDP and QUIC around each message.
-const OVERHEAD_BYTES: usize = 20 + 8 + 35;
 /// A link whose peer says nothing is lost after this long.
 const LINK_TIMEOUT: Duration = Duration::from_secs(3);
 /// More would fill the machine's memory in a large world.
 const TABLES: usize = 20;
-const FETCH_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What the network does to messages.
-#[derive(Clone, Debug)]
-pub(crate) struct Network {
-    pub(crate) loss: f64,
-    pub(crate) delay: Duration,
-    pub(crate) jitter: Duration,
-    /// Ordered pairs between which nothing passes.
-    pub(crate) cuts: BTreeSet<(usize, usize)>,
-}
-
-impl Default for Network {
-    fn default() -> Self {
-        Self { loss: 0.0, delay: Duration::from_micros(500), jitter: Duration::from_micros(500), cuts: BTreeSet::new() }
-    }
-}
-
-/// Messages and bytes one node sent.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Traffic {
-    pub(crate) messages: u64,
-    pub(crate) bytes: u64,
-}
-
-/// What a node noticed of another, and when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Notice {
-    Up,
-    Down,
-    Left,
-}
-
-pub(crate) struct Node {
-    pub(crate) id: NodeId,
-    pub(crate) profile: Profile,
-    pub(crate) membership: Option<Membership>,
-    /// Follows membership on the first [`TABLES`] nodes.
-    table: RoutingTable,
-    pub(crate) sent: Traffic,
-    pub(crate) notices: Vec<(Duration, NodeId, Notice)>,
-    /// Whatever it sends or gets takes so much longer.
-    pub(crate) slowness: Duration,
-    /// What it has not looked at while it is stopped.
-    paused: Option<Vec<Item>>,
-    life: u32,
-    address: SocketAddr,
-}
 
 enum Item {
     Message { from: usize, to: usize, bytes: Bytes },
@@ -405,104 +361,9 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: usize, to: usize, bytes: Bytes) {
-        self.count_sent(from, bytes.len());
-        if !self.network.cuts.contains(&(from, to)) && self.rng.f64() >= self.network.loss {
-            let after = self.latency(from, to);
-            self.push(after, Item::Message { from, to, bytes });
-        }
-    }
-
-    /// A question on a stream: it is repeated until it arrives or the asker gives up.
-    fn ask(&mut self, by: usize, whom: usize, question: Question) {
-        self.count_sent(by, 100);
-        let after = self.latency(by, whom) + self.repeats();
-        self.push(after, Item::Asked { by, whom, question });
-    }
-
-    fn answer(&mut self, by: usize, whom: usize, question: Question) {
-        let life = self.nodes[by].life;
-        let from = self.nodes[whom].id;
-        let cuts = &self.network.cuts;
-        let is_cut = cuts.contains(&(by, whom)) || cuts.contains(&(whom, by));
-        let answer = self.nodes[whom].membership.as_ref().filter(|_| !is_cut).and_then(|membership| match question {
-            Question::Record(of) => {
-                let record = membership.record(of)?.clone();
-                Some((record_bytes(&record), Event::Record { from, record }))
-            }
-            Question::Snapshot { with_records } => {
-                let snapshot = membership.snapshot(with_records);
-                let records: usize = snapshot.records.iter().map(|record| record_bytes(record)).sum();
-                let bytes = snapshot.members.len() * 130 + records;
-                Some((bytes, Event::Snapshot { from, snapshot: Box::new(snapshot) }))
-            }
-        });
-        match (answer, question) {
-            (Some((bytes, event)), _) => {
-                self.count_sent(whom, bytes);
-                let after = self.latency(whom, by) + self.repeats();
-                self.push(after, Item::Answered { node: by, life, event });
-            }
-            (None, Question::Record(of)) => {
-                let event = Event::FetchFailed { of, from };
-                self.push(FETCH_TIMEOUT, Item::Answered { node: by, life, event });
-            }
-            (None, Question::Snapshot { .. }) => {}
-        }
-    }
-
-    fn latency(&mut self, from: usize, to: usize) -> Duration {
-        let slowness = self.nodes[from].slowness + self.nodes[to].slowness;
-        self.network.delay + slowness + self.network.jitter.mul_f64(self.rng.f64())
-    }
-
-    fn repeats(&mut self) -> Duration {
-        let mut waited = Duration::ZERO;
-        while self.rng.f64() < self.network.loss {
-            waited += Duration::from_millis(50) + self.network.delay * 2;
-        }
-        waited
-    }
-
-    fn tell_links(&mut self, node: usize, works: bool, after: Duration) {
-        for other in 0..self.nodes.len() {
-            if other != node {
-                self.tell_link(node, other, works, after);
-            }
-        }
-    }
-
-    fn tell_link(&mut self, a: usize, b: usize, works: bool, after: Duration) {
-        if self.tells_links {
-            for (node, peer) in [(a, b), (b, a)] {
-                let after = after + self.network.delay.mul_f64(self.rng.f64());
-                self.push(after, Item::Link { node, peer, works });
-            }
-        }
-    }
-
-    fn count_sent(&mut self, node: usize, bytes: usize) {
-        let sent = &mut self.nodes[node].sent;
-        sent.messages += 1;
-        // What does not fit one packet has the overhead of each.
-        sent.bytes += (bytes + OVERHEAD_BYTES * bytes.div_ceil(1_200)) as u64;
-    }
-
     fn push(&mut self, after: Duration, item: Item) {
         self.count += 1;
         self.queue.push(Reverse((self.now + after, self.count)));
         self.items.insert(self.count, item);
     }
-}
-
-fn app(index: usize, names: &[Arc<str>]) -> App {
-    let mut hash = [0; 32];
-    hash[..8].copy_from_slice(&(index as u64).to_be_bytes());
-    App { name: format!("app{index}").into(), version: 1, hash, functions: names.to_vec(), load: Load(0) }
-}
-
-/// About what the record takes as JSON.
-fn record_bytes(record: &Record) -> usize {
-    let functions = |app: &App| app.functions.iter().map(|name| name.len() + 3).sum::<usize>();
-    200 + record.profile.apps.iter().map(|app| 130 + functions(app)).sum::<usize>()
 }

@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     NodeId,
-    identity::{DenyList, Identity},
+    identity::{DenyList, Identity, join::PeerAddress},
     known,
     links::{Callers, Change, Links},
     membership::{Action, Event, Membership, Record},
@@ -152,9 +152,15 @@ impl<L: Invoke + Clone> Driver<L> {
                 Input::Keep => self.keep(),
                 Input::Denied(nodes) => self.exclude(&nodes),
                 Input::Renew(asked) => self.renew(asked),
-                Input::Leave => return self.handle(Event::Leave),
-                Input::Stop => return,
+                Input::Leave => {
+                    self.handle(Event::Leave);
+                    break;
+                }
+                Input::Stop => break,
             }
+        }
+        if self.is_keeping {
+            keep(&self.directory, &known::of(&self.membership.borrow()));
         }
     }
 
@@ -294,11 +300,7 @@ impl<L: Invoke + Clone> Driver<L> {
     fn keep(&mut self) {
         self.is_keeping = false;
         let (directory, members) = (self.directory.clone(), known::of(&self.membership.borrow()));
-        self.tasks.spawn_blocking(move || {
-            if let Err(error) = known::write(&directory, &members) {
-                tracing::error!(target: "fnmesh::mesh", %error, "cannot keep the list of members");
-            }
-        });
+        self.tasks.spawn_blocking(move || keep(&directory, &members));
     }
 
     fn members(&self) -> Vec<Member> {
@@ -313,6 +315,12 @@ impl<L: Invoke + Clone> Driver<L> {
             is_self: member.node == own.node,
         })
         .collect()
+    }
+}
+
+fn keep(directory: &Path, members: &[PeerAddress]) {
+    if let Err(error) = known::write(directory, members) {
+        tracing::error!(target: "fnmesh::mesh", %error, "cannot keep the list of members");
     }
 }
 

@@ -1,8 +1,19 @@
 //! Nodes that find each other, know who serves what, and carry calls to where they run.
 //!
-//! [`Dispatch`] stands between the gateway and the runtime of this node. [`membership`], [`table`], [`balance`]
-//! and [`placement`] are state machines for more than one node: who is in the mesh, who serves what, which peer gets a
-//! call, and which nodes host an app. They do no I/O and read no clock.
+//! [`Mesh`] is a node's place in its mesh: one thread that owns the links to peers and does what the state machines
+//! decide. Other threads talk to it through a [`Handle`]; [`Dispatch`] stands between a gateway thread and the runtime
+//! of this node, and sends the calls of functions that are not here to peers.
+//!
+//! - [`identity`] says who a node is and how it joins, [`transport`] carries JSON-RPC over QUIC, `rpc` knows the
+//!   methods.
+//! - [`membership`], [`table`], [`balance`] and [`placement`] are state machines: who is in the mesh, who serves what,
+//!   which peer gets a call, and which nodes host an app. They do no I/O and read no clock. Nothing acts on
+//!   [`placement`] yet: an app runs where it is served from.
+//!
+//! Invariants:
+//! - a peer without a valid certificate of this mesh gets not one byte parsed as a call;
+//! - a call is sent to a second peer only where that cannot run it twice, or its caller said that twice is once;
+//! - the calls of peers go straight to this node's runtime: they are not forwarded again.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +26,10 @@ pub mod identity;
 mod known;
 mod links;
 pub mod membership;
+mod mesh;
 pub mod placement;
+mod remote;
+mod rpc;
 pub mod table;
 pub mod transport;
 

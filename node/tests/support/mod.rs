@@ -51,10 +51,8 @@ pub(crate) fn fnmesh() -> Command {
     let extension = program.with_file_name("libfnmesh_python.so");
     assert!(extension.is_file(), "{} is missing: cargo build -p fnmesh-python", extension.display());
     let mut command = Command::new(program);
-    for name in
-        ["FNMESH_LISTEN", "FNMESH_NODE", "FNMESH_LOG", "FNMESH_CACHE", "FNMESH_PYTHON_EXTENSION", "FNMESH_SANDBOX"]
-    {
-        command.env_remove(name);
+    for name in ["LISTEN", "NODE", "LOG", "CACHE", "PYTHON_EXTENSION", "SANDBOX", "MESH", "DATA", "JOIN", "TOKEN"] {
+        command.env_remove(format!("FNMESH_{name}"));
     }
     command.stdin(Stdio::null());
     command

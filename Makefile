@@ -72,7 +72,7 @@ bench: ## compare with other servers, write loadtest/RESULTS.md (options in BENC
 
 fuzz: ## fuzz each reader of strange bytes for FUZZ_SECONDS
 	@scripts/setup fuzz
-	for target in frame framing route rpc; do scripts/fuzz $$target $(FUZZ_SECONDS); done
+	for target in frame framing link route rpc; do scripts/fuzz $$target $(FUZZ_SECONDS); done
 
 clean: ## remove all that was built
 	cargo clean

@@ -139,9 +139,9 @@ impl<L: Invoke + Clone> Driver<L> {
                     if self.complaints.insert(node, Arc::clone(&reason)).as_ref() != Some(&reason) {
                         tracing::warn!(target: "fnmesh::mesh", peer = %node, %reason, "no link to this node");
                     }
-                    self.handle(Event::LinkLost(node));
-                    self.redial_later(node);
+                    self.lose_link(node);
                 }
+                Input::Link(Change::Closed(node)) => self.lose_link(node),
                 Input::Redial(node) => {
                     let address = self.membership.borrow().member(node).map(|member| member.address);
                     match address {
@@ -233,6 +233,11 @@ impl<L: Invoke + Clone> Driver<L> {
                 let _ = inputs.send(Input::Event(Event::Snapshot { from, snapshot: Box::new(snapshot) }));
             }
         });
+    }
+
+    fn lose_link(&mut self, node: NodeId) {
+        self.handle(Event::LinkLost(node));
+        self.redial_later(node);
     }
 
     fn redial_later(&mut self, node: NodeId) {

@@ -21,6 +21,7 @@ pub mod balance;
 mod config;
 mod dispatch;
 mod driver;
+pub mod fuzz;
 mod id;
 pub mod identity;
 mod known;

@@ -11,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use quinn::{ClientConfig, Connection, Endpoint, Side};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, Side};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -22,7 +22,7 @@ use crate::{
     NodeId,
     identity::{Admitted, DenyList, Identity, Refusal, admit, told},
     rpc::{self, GOSSIP},
-    transport::{Caller, Handler, frame::Limits, serve},
+    transport::{Caller, GOODBYE, Handler, frame::Limits, serve},
 };
 
 /// How long a dialled peer has to answer: a closed port says nothing.
@@ -39,6 +39,8 @@ pub(crate) enum Change {
     Up(NodeId),
     /// No link to this peer is left, or it could not be dialled.
     Lost(NodeId, Arc<str>),
+    /// The same, and one of the two sides wanted it so.
+    Closed(NodeId),
 }
 
 /// The links that calls may use, read by any thread without a lock.
@@ -204,7 +206,7 @@ impl<H: Handler> Links<H> {
             let is_used = |used: Caller| used.connection().stable_id() == connection.stable_id();
             if links.callers.get(peer).is_some_and(is_used) {
                 links.callers.change(|callers| drop(callers.remove(&peer)));
-                (links.tell)(Change::Lost(peer, reason));
+                (links.tell)(if is_goodbye(&connection) { Change::Closed(peer) } else { Change::Lost(peer, reason) });
             }
         });
     }
@@ -225,7 +227,7 @@ impl<H: Handler> Links<H> {
                 sleep(TWIN_GRACE).await;
             }
             if caller.connection().side() == Side::Client {
-                caller.connection().close(0_u32.into(), b"another link is used");
+                caller.connection().close(GOODBYE, b"another link is used");
             }
         });
     }
@@ -233,7 +235,8 @@ impl<H: Handler> Links<H> {
     /// Waits until the peers have read what was sent to them, at most for `patience`.
     pub(crate) async fn settle(&self, patience: Duration) {
         let mut pings = JoinSet::new();
-        for caller in self.callers.0.load().values().cloned() {
+        let callers: Vec<_> = self.callers.0.load().values().cloned().collect();
+        for caller in callers {
             // A link that fails has nothing to be waited for.
             pings.spawn(async move { drop(rpc::ping(&caller).await) });
         }
@@ -250,7 +253,7 @@ impl<H: Handler> Links<H> {
     /// Closes the link to a peer that is taken for dead.
     pub(crate) fn close(&self, peer: NodeId, reason: &str) {
         if let Some(caller) = self.callers.get(peer) {
-            caller.connection().close(0_u32.into(), reason.as_bytes());
+            caller.connection().close(GOODBYE, reason.as_bytes());
         }
     }
 
@@ -258,5 +261,14 @@ impl<H: Handler> Links<H> {
         let mut tasks = self.tasks.borrow_mut();
         while tasks.try_join_next().is_some() {}
         tasks.spawn_local(task);
+    }
+}
+
+/// Whether a connection was closed for no fault of either side.
+fn is_goodbye(connection: &Connection) -> bool {
+    match connection.close_reason() {
+        Some(ConnectionError::ApplicationClosed(close)) => close.error_code == GOODBYE,
+        Some(ConnectionError::LocallyClosed) => true,
+        _ => false,
     }
 }

@@ -28,13 +28,13 @@ use crate::{
     membership::{self, Event, Membership, Profile},
     rpc::{PeerHandler, Service},
     table::{Reader, RoutingTable},
-    transport::quic,
+    transport::{self, quic},
 };
 
 /// How long a client may take for its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long goodbyes may take to leave the machine.
-const GOODBYE: Duration = Duration::from_millis(500);
+/// How long the last words may take to leave the machine.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Why a node does not take part in a mesh.
 #[derive(Debug, thiserror::Error)]
@@ -308,9 +308,9 @@ async fn run<L: Invoke + Clone>(
         () = driver.run(actions, inbox) => {}
         () = accept => {}
     }
-    links.settle(GOODBYE).await;
-    endpoint.close(0_u32.into(), b"the node has left");
-    let _ = timeout(GOODBYE, endpoint.wait_idle()).await;
+    links.settle(LAST_WORDS).await;
+    endpoint.close(transport::GOODBYE, b"the node has left");
+    let _ = timeout(LAST_WORDS, endpoint.wait_idle()).await;
 }
 
 /// What a node starts with.
@@ -341,8 +341,8 @@ async fn open(config: &Config) -> Result<Opened, StartError> {
             let mut peers = joined.peers;
             peers.insert(0, join::PeerAddress { node: joined.member, address: asked.address });
             known::write(&config.directory, &peers)?;
-            endpoint.close(0_u32.into(), b"joined");
-            let _ = timeout(GOODBYE, endpoint.wait_idle()).await;
+            endpoint.close(transport::GOODBYE, b"joined");
+            let _ = timeout(LAST_WORDS, endpoint.wait_idle()).await;
             (joined.identity, peers)
         }
     };

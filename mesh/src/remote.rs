@@ -17,13 +17,15 @@ const ATTEMPTS: usize = 3;
 /// Functions of peers that a thread remembers; with more it forgets them all and asks again.
 const REMEMBERED: usize = 10_000;
 
+type ContentHash = [u8; 32];
+
 #[derive(Debug)]
 pub(crate) struct Remote {
     mesh: Handle,
     balancer: RefCell<Balancer>,
     budget: RefCell<RetryBudget>,
     /// What is known of the functions that were called, with the content hash of the version they are of.
-    functions: RefCell<HashMap<FunctionId, ([u8; 32], Arc<Function>)>>,
+    functions: RefCell<HashMap<FunctionId, (ContentHash, Arc<Function>)>>,
 }
 
 impl Remote {
@@ -132,7 +134,7 @@ impl Remote {
     }
 
     /// The content hash of the version that calls go to.
-    fn version(&self, app: &str, name: &str) -> Option<[u8; 32]> {
+    fn version(&self, app: &str, name: &str) -> Option<ContentHash> {
         self.mesh.routes().load().lookup(app, name).map(|route| *route.version.hash())
     }
 

@@ -107,9 +107,7 @@ impl Stream for Chunks {
 }
 
 pub(super) fn answer<L: Invoke + Clone>(local: &L, request: &Request<'_>) -> LocalFuture<Answer> {
-    let received = Instant::now();
-    let call = match params::<Params<'_>>(request).and_then(|params| Call::read(params, request.body.clone(), received))
-    {
+    let call = match read(request) {
         Ok(call) => call,
         Err(failure) => return fail(failure),
     };
@@ -128,8 +126,14 @@ pub(super) fn answer<L: Invoke + Clone>(local: &L, request: &Request<'_>) -> Loc
     })
 }
 
+/// The call that a request asks for.
+pub(crate) fn read(request: &Request<'_>) -> Result<Call, Failure> {
+    let received = Instant::now();
+    Call::read(params(request)?, request.body.clone(), received)
+}
+
 /// A call as it came, its function not yet looked up.
-struct Call {
+pub(crate) struct Call {
     id: InvocationId,
     function: FunctionId,
     payload: Payload,

@@ -19,7 +19,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::mpsc;
 
 pub(crate) use describe::describe;
-pub(crate) use invoke::invoke;
+pub(crate) use invoke::{invoke, read as read_invoke};
 pub(crate) use members::{record, snapshot};
 pub(crate) use trust::{deny, renew};
 

@@ -216,7 +216,7 @@ impl Inner {
             biased;
             closed = self.connection.closed() => closed.to_string(),
             reason = failed => {
-                self.connection.close(super::PROTOCOL_ERROR, reason.as_bytes());
+                super::refuse(&self.connection, &reason);
                 reason
             }
         };

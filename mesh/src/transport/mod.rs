@@ -17,16 +17,20 @@ mod outbox;
 mod reader;
 mod server;
 
-use quinn::VarInt;
+use quinn::{Connection, VarInt};
 use serde::{Deserialize, Serialize};
 
 pub use caller::{CallError, Caller, Response};
+pub(crate) use envelope::Message;
 pub use envelope::{Failure, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND};
 pub use items::{Item, Items};
 pub use server::{Answer, Handler, LocalFuture, Outgoing, Request, serve};
 
 /// Bodies up to this size share a stream with others.
 pub const LARGE_BYTES: usize = 32 * 1024;
+
+/// The close code of a connection that is not needed any more.
+pub const GOODBYE: VarInt = VarInt::from_u32(0);
 
 /// The close code of a connection whose peer broke the protocol; the reason says how.
 pub const PROTOCOL_ERROR: VarInt = VarInt::from_u32(2);
@@ -37,6 +41,15 @@ const CANCEL: &str = "cancel";
 const OPEN: &str = "open";
 /// The notification with one item of a streamed answer.
 const ITEM: &str = "item";
+
+/// Closes the connection of a peer that broke the protocol.
+fn refuse(connection: &Connection, reason: &str) {
+    if connection.close_reason().is_none() {
+        let remote = connection.remote_address();
+        tracing::warn!(target: "fnmesh::mesh", %remote, reason, "a peer breaks the protocol; its link is closed");
+        connection.close(PROTOCOL_ERROR, reason.as_bytes());
+    }
+}
 
 /// The parameters of `cancel`.
 #[derive(Debug, Serialize, Deserialize)]

@@ -88,7 +88,7 @@ pub async fn serve<H: Handler>(connection: Connection, handler: Rc<H>, limits: L
                 Err(error) => break error.to_string(),
             },
             Some(ended) = streams.join_next() => if let Err(reason) = ended.unwrap_or_else(|error| Err(error.to_string())) {
-                server.connection.close(super::PROTOCOL_ERROR, reason.as_bytes());
+                super::refuse(&server.connection, &reason);
                 break reason;
             }
         }

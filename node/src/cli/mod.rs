@@ -45,7 +45,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let code = match cli.command {
-        Command::Serve(options) => serve::serve(options),
+        Command::Serve(options) => serve::serve(*options),
         Command::Dev(options) => serve::dev(options),
         Command::Call(options) => client::block_on(call::call(options)),
         Command::Ls(options) => client::block_on(ls::ls(options)),

@@ -32,7 +32,7 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Serve directories of functions over HTTP
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Serve directories, reload them on every change and show what happens
     Dev(Dev),
     /// Call a function of a running node

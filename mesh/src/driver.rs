@@ -11,11 +11,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use fnmesh_invoke::Invoke;
 use tokio::{
     sync::{mpsc, oneshot},
-    task::{JoinSet, spawn_blocking},
+    task::JoinSet,
     time::{sleep, timeout},
 };
 
@@ -23,8 +22,9 @@ use crate::{
     NodeId,
     identity::{DenyList, Identity, join::PeerAddress},
     known,
-    links::{Callers, Change, Links},
+    links::{Change, Links},
     membership::{Action, Event, Membership, Record},
+    renewal,
     rpc::{self, PeerError, PeerHandler},
     table::RoutingTable,
 };
@@ -121,10 +121,11 @@ impl<L: Invoke + Clone> Driver<L> {
         }
     }
 
-    /// Does `first`, then what the inputs ask for, until the node leaves.
-    pub(crate) async fn run(mut self, first: Vec<Action>, mut inputs: mpsc::UnboundedReceiver<Input>) {
+    /// Does `first`, then what the inputs ask for, until the node ends; whether it has told the others.
+    pub(crate) async fn run(mut self, first: Vec<Action>, mut inputs: mpsc::UnboundedReceiver<Input>) -> bool {
         self.act(first);
         self.renew(None);
+        let mut has_left = false;
         while let Some(input) = inputs.recv().await {
             while self.tasks.try_join_next().is_some() {}
             match input {
@@ -154,6 +155,7 @@ impl<L: Invoke + Clone> Driver<L> {
                 Input::Renew(asked) => self.renew(asked),
                 Input::Leave => {
                     self.handle(Event::Leave);
+                    has_left = true;
                     break;
                 }
                 Input::Stop => break,
@@ -162,6 +164,7 @@ impl<L: Invoke + Clone> Driver<L> {
         if self.is_keeping {
             keep(&self.directory, &known::of(&self.membership.borrow()));
         }
+        has_left
     }
 
     fn handle(&mut self, event: Event) {
@@ -291,7 +294,7 @@ impl<L: Invoke + Clone> Driver<L> {
         }
         let (identity, callers) = (self.identity.clone(), self.links.callers().clone());
         self.tasks.spawn_local(async move {
-            let renewed = renew(&identity, &callers).await;
+            let renewed = renewal::renew(&identity, &callers).await;
             if let Err(reason) = &renewed {
                 let expires_in = identity.expires().duration_since(SystemTime::now()).unwrap_or_default();
                 tracing::error!(target: "fnmesh::mesh", %reason, ?expires_in, "the certificate is not renewed");
@@ -327,33 +330,4 @@ fn keep(directory: &Path, members: &[PeerAddress]) {
     if let Err(error) = known::write(directory, members) {
         tracing::error!(target: "fnmesh::mesh", %error, "cannot keep the list of members");
     }
-}
-
-/// Has this node's certificate signed anew: here, or by the first peer that can.
-async fn renew(identity: &Identity, callers: &Callers) -> Result<(), String> {
-    let request = identity.request().map_err(|error| error.to_string())?;
-    let certificate = match identity.authority() {
-        Some(authority) => {
-            let signed = authority.sign(&request, identity.id(), SystemTime::now());
-            Bytes::copy_from_slice(&signed.map_err(|error| error.to_string())?)
-        }
-        None => ask_for_certificate(request.into(), callers).await?,
-    };
-    let identity = identity.clone();
-    let taken = spawn_blocking(move || identity.renewed(&certificate, SystemTime::now())).await;
-    taken.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
-}
-
-async fn ask_for_certificate(request: Bytes, callers: &Callers) -> Result<Bytes, String> {
-    let mut last = "there is no link to any node".to_owned();
-    for peer in callers.nodes() {
-        let Some(caller) = callers.get(peer) else { continue };
-        match timeout(FETCH_TIMEOUT, rpc::renew(&caller, request.clone())).await {
-            Ok(Ok(certificate)) => return Ok(certificate),
-            Ok(Err(PeerError::Failed(error))) => last = format!("{peer}: {error}"),
-            Ok(Err(PeerError::NotSent(reason) | PeerError::Lost(reason))) => last = format!("{peer}: {reason}"),
-            Err(_) => last = format!("{peer} does not answer"),
-        }
-    }
-    Err(format!("no node that has the authority's key signs it; the last one asked said: {last}"))
 }

@@ -3,96 +3,41 @@
 use std::{
     cell::RefCell,
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     rc::Rc,
     sync::{Arc, mpsc as std_mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use arc_swap::ArcSwap;
 use fnmesh_invoke::Invoke;
-use quinn::{Endpoint, EndpointConfig};
+use quinn::Endpoint;
 use tokio::{
-    sync::{mpsc, oneshot},
-    task::LocalSet,
+    sync::mpsc,
+    task::{JoinSet, LocalSet},
     time::timeout,
 };
 
 use crate::{
-    Config, NodeId,
-    driver::{Driver, Input, Member},
-    identity::{self, Admitted, DenyList, Identity, Tokens, accept, join},
+    Config, Handle, StartError,
+    driver::{Driver, Input},
+    handle::Started,
+    identity::{Admitted, DenyList, Identity, Tokens, accept, join},
     known,
-    links::{Callers, Links},
+    links::Links,
     membership::{self, Event, Membership, Profile},
     rpc::{PeerHandler, Service},
-    table::{Reader, RoutingTable},
+    start::{LAST_WORDS, Opened, advertised, open},
+    table::RoutingTable,
     transport::{self, quic},
 };
 
 /// How long a client may take for its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the last words may take to leave the machine.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-
-/// Why a node does not take part in a mesh.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Its identity cannot be read or made.
-    #[error(transparent)]
-    Identity(#[from] identity::Error),
-    /// It is not admitted.
-    #[error(transparent)]
-    Join(#[from] join::JoinError),
-    /// It has no identity and no token to get one.
-    #[error("joining {0} needs a token: make one with `fnmesh token create` on that node, and pass it with --token")]
-    NoToken(SocketAddr),
-    /// The address cannot be bound.
-    #[error("cannot listen for peers on {address} (UDP): {source}")]
-    Bind {
-        /// Which.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The system refuses a thread or a runtime.
-    #[error("cannot start the thread of the mesh: {0}")]
-    Thread(#[from] io::Error),
-}
-
 /// A running node of a mesh. Dropped, it ends without a word; [`Mesh::leave`] says goodbye.
 #[derive(Debug)]
 pub struct Mesh {
     handle: Handle,
     thread: Option<JoinHandle<()>>,
-}
-
-/// Talks to a [`Mesh`] from any thread.
-#[derive(Clone)]
-pub struct Handle {
-    inputs: mpsc::UnboundedSender<Input>,
-    started: Arc<Started>,
-}
-
-/// What is known once a node listens.
-struct Started {
-    address: SocketAddr,
-    name: Arc<str>,
-    zone: Arc<str>,
-    identity: Identity,
-    tokens: Tokens,
-    denied: DenyList,
-    callers: Callers,
-    routes: Reader,
-    members: Arc<ArcSwap<Vec<Member>>>,
-    is_founder: bool,
-}
-
-impl std::fmt::Debug for Handle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle").field("node", &self.node()).field("address", &self.address()).finish_non_exhaustive()
-    }
 }
 
 impl Mesh {
@@ -149,80 +94,6 @@ impl Drop for Mesh {
             let _ = self.handle.inputs.send(Input::Stop);
             self.join();
         }
-    }
-}
-
-impl Handle {
-    /// This node's id.
-    pub fn node(&self) -> NodeId {
-        self.started.identity.id()
-    }
-
-    /// Its zone; empty if it has none.
-    pub fn zone(&self) -> &str {
-        &self.started.zone
-    }
-
-    /// Where it listens for peers, with the real port, as peers are told.
-    pub fn address(&self) -> SocketAddr {
-        self.started.address
-    }
-
-    /// Who it is.
-    pub fn identity(&self) -> &Identity {
-        &self.started.identity
-    }
-
-    /// The join tokens it gives out.
-    pub fn tokens(&self) -> &Tokens {
-        &self.started.tokens
-    }
-
-    /// Removes a node from the mesh: this one talks to it no more, and tells the others. Whether that is new. Blocks
-    /// on the disk.
-    ///
-    /// # Errors
-    /// If the list of removed nodes cannot be written; the node is removed nevertheless, until a restart.
-    pub fn remove(&self, node: NodeId) -> Result<bool, identity::Error> {
-        let removed = self.started.denied.deny(node, SystemTime::now());
-        let _ = self.inputs.send(Input::Denied(vec![node]));
-        removed
-    }
-
-    /// Gets a new certificate now. Without being asked, a node does so when two thirds of the old one's life are over.
-    ///
-    /// # Errors
-    /// The reason, as text: no node in reach has the authority's key, or it refuses.
-    pub async fn renew(&self) -> Result<(), String> {
-        let (asked, answered) = oneshot::channel();
-        let _ = self.inputs.send(Input::Renew(Some(asked)));
-        answered.await.unwrap_or_else(|_| Err("the node has ended".to_owned()))
-    }
-
-    /// Who serves what, as far as calls can get there from here.
-    pub fn routes(&self) -> &Reader {
-        &self.started.routes
-    }
-
-    /// Says something new of this node to the mesh; name and zone stay as they are. Saying the same again costs nothing.
-    pub fn announce(&self, profile: Profile) {
-        let Started { name, zone, .. } = &*self.started;
-        let profile = Profile { name: Arc::clone(name), zone: Arc::clone(zone), ..profile };
-        let _ = self.inputs.send(Input::Event(Event::Local(Box::new(profile))));
-    }
-
-    /// Who is in the mesh, this node first.
-    pub fn members(&self) -> Arc<Vec<Member>> {
-        self.started.members.load_full()
-    }
-
-    /// Whether the mesh was made by this start of the node.
-    pub fn is_founder(&self) -> bool {
-        self.started.is_founder
-    }
-
-    pub(crate) fn callers(&self) -> &Callers {
-        &self.started.callers
     }
 }
 
@@ -304,52 +175,15 @@ async fn run<L: Invoke + Clone>(
         config.directory.clone(),
     );
     let accept = accept_all(&endpoint, &identity, &denied, &tokens, &links, &membership);
-    tokio::select! {
-        () = driver.run(actions, inbox) => {}
-        () = accept => {}
+    let has_left = tokio::select! {
+        has_left = driver.run(actions, inbox) => has_left,
+        () = accept => false,
+    };
+    if has_left {
+        links.settle(LAST_WORDS).await;
     }
-    links.settle(LAST_WORDS).await;
     endpoint.close(transport::GOODBYE, b"the node has left");
     let _ = timeout(LAST_WORDS, endpoint.wait_idle()).await;
-}
-
-/// What a node starts with.
-struct Opened {
-    endpoint: Endpoint,
-    identity: Identity,
-    /// Members to begin with.
-    peers: Vec<join::PeerAddress>,
-    is_founder: bool,
-}
-
-/// Finds or makes the identity, and binds the socket; also gives the members to begin with.
-async fn open(config: &Config) -> Result<Opened, StartError> {
-    let bind = |endpoint: EndpointConfig, server| {
-        let source = |source| StartError::Bind { address: config.address, source };
-        quic::bind(config.address, endpoint, server).map_err(source)
-    };
-    let existing = Identity::load(&config.directory)?;
-    let is_founder = existing.is_none() && config.join.is_none();
-    let (identity, peers) = match (existing, &config.join) {
-        (Some(identity), _) => (identity, known::read(&config.directory)?),
-        (None, None) => (Identity::found(&config.directory, SystemTime::now())?, Vec::new()),
-        (None, Some(asked)) => {
-            let token = asked.token.as_ref().ok_or(StartError::NoToken(asked.address))?;
-            // The socket of the node itself, so that a port that is taken costs no token.
-            let endpoint = bind(EndpointConfig::default(), None)?;
-            let joined = join::join(&endpoint, asked.address, token, &config.directory).await?;
-            let mut peers = joined.peers;
-            peers.insert(0, join::PeerAddress { node: joined.member, address: asked.address });
-            known::write(&config.directory, &peers)?;
-            endpoint.close(transport::GOODBYE, b"joined");
-            let _ = timeout(LAST_WORDS, endpoint.wait_idle()).await;
-            (joined.identity, peers)
-        }
-    };
-    let mut server = identity.server_config();
-    server.transport_config(quic::transport(config.congestion));
-    let endpoint = bind(quic::endpoint_config(&identity), Some(server))?;
-    Ok(Opened { endpoint, identity, peers, is_founder })
 }
 
 async fn accept_all<L: Invoke + Clone>(
@@ -360,7 +194,7 @@ async fn accept_all<L: Invoke + Clone>(
     links: &Rc<Links<PeerHandler<L>>>,
     membership: &Rc<RefCell<Membership>>,
 ) {
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
         while tasks.try_join_next().is_some() {}
         let (identity, denied, tokens) = (identity.clone(), denied.clone(), tokens.clone());
@@ -383,29 +217,4 @@ async fn accept_all<L: Invoke + Clone>(
 fn milliseconds(now: SystemTime) -> u64 {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Where peers reach this node.
-fn advertised(config: &Config, endpoint: &Endpoint) -> SocketAddr {
-    let bound = endpoint.local_addr().unwrap_or(config.address);
-    let wanted = config.advertise.unwrap_or(bound);
-    let port = if wanted.port() == 0 { bound.port() } else { wanted.port() };
-    let ip = if wanted.ip().is_unspecified() {
-        // An address for documentation (RFC 5737): the kernel looks up the way there and sends nothing.
-        let default_route = SocketAddr::from(([192, 0, 2, 1], 9));
-        let towards = config.join.as_ref().map_or(default_route, |join| join.address);
-        source_address(towards).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
-    } else {
-        wanted.ip()
-    };
-    SocketAddr::new(ip, port)
-}
-
-/// The address this machine sends from towards `destination`.
-fn source_address(destination: SocketAddr) -> Option<IpAddr> {
-    let any: IpAddr =
-        if destination.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(destination).ok()?;
-    socket.local_addr().ok().map(|address| address.ip())
 }

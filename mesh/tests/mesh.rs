@@ -16,6 +16,8 @@ use fnmesh_mesh::{
     Config, Join, Mesh, identity::TokenOptions, membership, membership::Profile, transport::quic::Congestion,
 };
 
+const SUSPICION: Duration = Duration::from_secs(120);
+
 struct Nothing;
 
 impl Invoke for Nothing {
@@ -41,7 +43,8 @@ fn start(directory: &Path, name: &str, join: Option<Join>) -> Mesh {
         directory: directory.join(name),
         join,
         congestion: Congestion::Cubic,
-        membership: membership::Config::default(),
+        // Who is silent is suspected for longer than any test waits: only who says goodbye is gone.
+        membership: membership::Config { suspicion: SUSPICION, ..membership::Config::default() },
     };
     Mesh::start(config, Profile::default(), || Rc::new(Nothing)).unwrap()
 }
@@ -104,10 +107,7 @@ fn who_leaves_is_gone_at_once() {
     let third = joined(directory.path(), "third", &first, false);
     wait_until(|| sees(&first, 3) && sees(&third, 3), "three nodes");
     second.leave();
-    let left = Instant::now();
     wait_until(|| first.handle().members().len() == 2 && third.handle().members().len() == 2, "two nodes");
-    // Without a goodbye it takes 1.5 s at least.
-    assert!(left.elapsed() < Duration::from_secs(1), "{:?}", left.elapsed());
 }
 
 #[test]

@@ -1,13 +1,19 @@
 //! The node's control socket, `DATA/control.sock`: what only the node's own user may ask for.
 //!
-//! One request a connection, a line of JSON each way: `{"method": ..., "params": {...}}`, answered by `{"result": ...}`
-//! or `{"error": "..."}`. Who may connect is the file system's to say: the socket has mode 0600.
+//! One request a connection, a line of JSON each way: `{"key": ..., "method": ..., "params": {...}}`, answered by
+//! `{"result": ...}` or `{"error": "..."}`. The key is the content of `DATA/control.key`: workers run as the node's
+//! user and may connect to any socket of its, but Landlock keeps them from reading its files.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     num::NonZeroU32,
-    os::unix::{self, fs::PermissionsExt as _},
+    os::unix::{
+        self,
+        fs::{OpenOptionsExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -60,6 +66,14 @@ pub(crate) enum Request {
     },
 }
 
+/// A request with the proof that it comes from who can read the node's files.
+#[derive(Debug, Serialize, Deserialize)]
+struct Signed<R> {
+    key: String,
+    #[serde(flatten)]
+    request: R,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Answer {
@@ -72,18 +86,20 @@ pub(crate) fn path(data: &Path) -> PathBuf {
     data.join("control.sock")
 }
 
+fn key_path(data: &Path) -> PathBuf {
+    data.join("control.key")
+}
+
 /// Answers requests until the returned set is dropped. The caller is the only node that uses `data`.
 ///
 /// # Errors
 /// When the socket cannot be made.
 pub(crate) fn serve(data: &Path, mesh: Handle) -> io::Result<JoinSet<()>> {
     let path = path(data);
-    match fs::remove_file(&path) {
-        // Left by a node that was killed.
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
+    // Left by a node that was killed.
+    remove(&path)?;
+    let key: Arc<str> = hex(&mesh.identity().derived_key("control socket")).into();
+    write_secret(&key_path(data), &key)?;
     let listener = unix::net::UnixListener::bind(&path)?;
     // The directory has mode 0700: nobody else got in meanwhile.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
@@ -95,7 +111,7 @@ pub(crate) fn serve(data: &Path, mesh: Handle) -> io::Result<JoinSet<()>> {
         loop {
             while requests.try_join_next().is_some() {}
             match listener.accept().await {
-                Ok((stream, _)) => drop(requests.spawn(answer(stream, mesh.clone()))),
+                Ok((stream, _)) => drop(requests.spawn(answer(stream, mesh.clone(), Arc::clone(&key)))),
                 Err(error) => {
                     tracing::warn!(target: "fnmesh::node", %error, "the control socket takes no connection");
                     sleep(Duration::from_secs(1)).await;
@@ -106,13 +122,39 @@ pub(crate) fn serve(data: &Path, mesh: Handle) -> io::Result<JoinSet<()>> {
     Ok(tasks)
 }
 
-async fn answer(mut stream: UnixStream, mesh: Handle) {
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
+    remove(path)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(secret.as_bytes())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Takes as long for a wrong key whose first bytes are right.
+fn is_same(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+async fn answer(mut stream: UnixStream, mesh: Handle, key: Arc<str>) {
     let exchange = async {
         let (reader, mut writer) = stream.split();
         let mut line = String::new();
         BufReader::new(reader.take(MAX_BYTES)).read_line(&mut line).await?;
-        let answer = match serde_json::from_str(&line) {
-            Ok(request) => act(request, mesh).await.map_or_else(Answer::Error, Answer::Result),
+        let answer = match serde_json::from_str::<Signed<Request>>(&line) {
+            Ok(signed) if !is_same(&signed.key, &key) => {
+                tracing::warn!(target: "fnmesh::node", "a request at the control socket has the wrong key");
+                Answer::Error("the key is not that of this node's control.key".to_owned())
+            }
+            Ok(Signed { request, .. }) => act(request, mesh).await.map_or_else(Answer::Error, Answer::Result),
             Err(error) => Answer::Error(format!("this node does not understand the request: {error}")),
         };
         writer.write_all(format!("{}\n", json!(answer)).as_bytes()).await
@@ -197,13 +239,14 @@ fn describe(token: &TokenStatus) -> Value {
 }
 
 /// Asks the node with this data; the result, or what the node or the attempt says.
-pub(crate) async fn ask(data: &Path, request: &Request) -> Result<Value, AskError> {
+pub(crate) async fn ask(data: &Path, request: Request) -> Result<Value, AskError> {
     let path = path(data);
     let unreachable =
         |error: io::Error| AskError::Unreachable(format!("no node answers at {}: {error}", path.display()));
     let exchange = async {
         let mut stream = UnixStream::connect(&path).await?;
-        stream.write_all(format!("{}\n", json!(request)).as_bytes()).await?;
+        let key = fs::read_to_string(key_path(data))?;
+        stream.write_all(format!("{}\n", json!(Signed { key, request })).as_bytes()).await?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).await?;
         Ok(line)

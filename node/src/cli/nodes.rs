@@ -47,7 +47,7 @@ pub(super) async fn nodes(options: Nodes) -> Result<u8, Stop> {
 }
 
 async fn remove(options: RemoveNode) -> Result<u8, Stop> {
-    let result = own::ask(&options.own, &Request::RemoveNode { node: options.node }).await?;
+    let result = own::ask(&options.own, Request::RemoveNode { node: options.node }).await?;
     let text = match result.as_str() {
         Some(node) if !options.own.json => format!("{NAME}{node}{NAME:#} is removed from the mesh\n"),
         _ => format!("{result}\n"),

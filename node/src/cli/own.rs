@@ -9,7 +9,7 @@ use crate::socket::{self, AskError, Request};
 ///
 /// # Errors
 /// An unreachable [`Stop`] when no node runs there, a failed one with what the node says.
-pub(super) async fn ask(node: &OwnNode, request: &Request) -> Result<Value, Stop> {
+pub(super) async fn ask(node: &OwnNode, request: Request) -> Result<Value, Stop> {
     socket::ask(&node.data, request).await.map_err(|error| match error {
         AskError::Unreachable(message) => {
             Stop::unreachable(format!("{message}; --data names the directory of a running node"))

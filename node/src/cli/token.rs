@@ -37,7 +37,7 @@ async fn create(options: CreateToken) -> Result<u8, Stop> {
         uses: NonZeroU32::new(options.uses),
         shares_authority: options.share_authority,
     };
-    let result = own::ask(&options.node, &request).await?;
+    let result = own::ask(&options.node, request).await?;
     if options.node.json {
         terminal::print(&format!("{result}\n"));
         return Ok(OK);
@@ -58,7 +58,7 @@ async fn list(options: ListTokens) -> Result<u8, Stop> {
         uses_left: Option<u32>,
         shares_authority: bool,
     }
-    let result = own::ask(&options.node, &Request::ListTokens).await?;
+    let result = own::ask(&options.node, Request::ListTokens).await?;
     if options.node.json {
         terminal::print(&format!("{result}\n"));
         return Ok(OK);
@@ -84,7 +84,7 @@ async fn list(options: ListTokens) -> Result<u8, Stop> {
 }
 
 async fn revoke(options: RevokeToken) -> Result<u8, Stop> {
-    own::ask(&options.node, &Request::RevokeToken { id: options.id.clone() }).await?;
+    own::ask(&options.node, Request::RevokeToken { id: options.id.clone() }).await?;
     let text =
         if options.node.json { "null\n".to_owned() } else { format!("{} lets nobody join any more\n", options.id) };
     terminal::print(&text);

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     cluster::Cluster,
-    support::{self, fnmesh, output},
+    support::{self, Apps, fnmesh, output},
 };
 
 /// What a node that cannot join says.
@@ -126,4 +126,32 @@ fn removed_node_is_cut_off_by_every_member() {
     let nodes = || cluster.nodes[0].get("/_/nodes");
     let reachable = |nodes: &Value| nodes.as_array().unwrap().iter().filter(|node| node["reachable"] == true).count();
     support::wait_until(|| reachable(&nodes()) == 2, || format!("two nodes: {}", nodes()));
+}
+
+#[test]
+fn functions_cannot_use_the_control_socket() {
+    let apps = Apps::new(&[(
+        "spy/spy.py",
+        "import socket\n\
+         def read(path: str) -> str:\n    return open(path).read()\n\
+         def ask(path: str, line: str) -> str:\n\
+         \x20   with socket.socket(socket.AF_UNIX) as peer:\n\
+         \x20       peer.connect(path)\n        peer.sendall(line.encode())\n        return peer.recv(10000).decode()\n",
+    )]);
+    let cluster = Cluster::new(&[apps.path("spy")]);
+    let (node, data) = (&cluster.nodes[0], cluster.data(0));
+    let socket = data.join("control.sock");
+    let line =
+        r#"{"key":"0","method":"token.create","params":{"expires_in_s":60,"uses":null,"shares_authority":true}}"#;
+    let asked = serde_json::json!([socket, format!("{line}\n")]).to_string();
+    let (_, answer) = support::post(&node.url, "spy/ask", &asked, support::PATIENCE).unwrap();
+    assert!(!answer.contains("fnm1."), "{answer}");
+    node.wait_for_stderr("wrong key");
+    if node.get("/_/health")["sandbox"]["landlock"]["on"] == true {
+        for file in ["control.key", "mesh/ca.key", "mesh/node.key", "mesh/tokens.json"] {
+            let path = serde_json::json!([data.join(file)]).to_string();
+            let (status, answer) = support::post(&node.url, "spy/read", &path, support::PATIENCE).unwrap();
+            assert!(status == 500 && !answer.contains("KEY"), "{file}: {status} {answer}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ ifdef CI
 export CARGO_INCREMENTAL := 0
 endif
 
-.PHONY: help run dev release setup check test test-rust test-python test-node test-scripts bench dispatch fuzz clean
+.PHONY: help run dev release setup check test test-rust test-python test-node test-scripts bench dispatch transport fuzz clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -69,6 +69,10 @@ bench: ## compare with other servers, write loadtest/RESULTS.md (options in BENC
 	@scripts/setup bench
 	cargo build --release -p fnmesh -p fnmesh-python -p fnmesh-openloop
 	loadtest/bench --write $(BENCH)
+
+transport: ## compare the mesh's transport with tonic gRPC, write loadtest/TRANSPORT.md (options in BENCH)
+	cargo build --release --manifest-path loadtest/transport/Cargo.toml --target-dir $(TARGET)/transport
+	CARGO_TARGET_DIR=$(TARGET) loadtest/transport/run --write $(BENCH)
 
 fuzz: ## fuzz each reader of strange bytes for FUZZ_SECONDS
 	@scripts/setup fuzz

@@ -1,0 +1,130 @@
+//! Calls over the mesh's transport and over tonic gRPC, both with mutual TLS, between two processes. `run` in this
+//! directory starts them in turns and compares.
+
+mod grpc;
+mod identities;
+mod load;
+mod mesh;
+
+use std::{
+    io::{self, Read},
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process, thread,
+};
+
+use anyhow::Result;
+use clap::{Args, Parser, ValueEnum};
+use fnmesh_mesh::NodeId;
+use serde::Serialize;
+use tokio::{runtime, task::LocalSet};
+
+/// Where servers listen: a free port.
+const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+#[derive(Parser)]
+#[command(about = "Calls over the mesh's transport and over tonic gRPC, side by side")]
+enum Command {
+    /// Makes a mesh of two nodes, whose certificates both transports use, in DIRECTORY/server and DIRECTORY/client
+    Identities { directory: PathBuf },
+    /// Answers until stdin ends; says on one line of stdout where
+    Server {
+        #[command(flatten)]
+        side: Side,
+    },
+    /// Calls, and prints the figures as JSON
+    Client {
+        #[command(flatten)]
+        side: Side,
+        /// Where the server listens
+        address: SocketAddr,
+        /// The server's node id, the name its certificate must have
+        node: NodeId,
+        #[command(flatten)]
+        load: load::Options,
+    },
+}
+
+/// What both processes are told.
+#[derive(Args)]
+struct Side {
+    transport: Transport,
+    #[arg(long)]
+    runtime: Runtime,
+    /// The identity of this process
+    #[arg(long)]
+    identity: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Transport {
+    Quic,
+    Tonic,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Runtime {
+    /// tokio's multi-thread runtime, a worker for each core
+    Multi,
+    /// tokio's current-thread runtime
+    Current,
+}
+
+/// What a server says of itself once it listens.
+#[derive(Serialize)]
+struct Listening {
+    address: SocketAddr,
+    node: NodeId,
+}
+
+impl Runtime {
+    /// The mesh's serving side needs a `LocalSet`, which stays on this thread: with `Multi` the endpoint and the
+    /// connections are on the workers, and the requests of a connection are answered here.
+    fn run<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut builder = match self {
+            Self::Multi => runtime::Builder::new_multi_thread(),
+            Self::Current => runtime::Builder::new_current_thread(),
+        };
+        LocalSet::new().block_on(&builder.enable_all().build()?, work)
+    }
+}
+
+fn main() -> Result<()> {
+    match Command::parse() {
+        Command::Identities { directory } => Runtime::Current.run(identities::make(&directory)),
+        Command::Server { side } => {
+            // Never outlives whoever started it.
+            thread::spawn(|| {
+                let _ = io::stdin().read(&mut [0]);
+                process::exit(0);
+            });
+            let serve = async {
+                match side.transport {
+                    Transport::Quic => mesh::serve(&side.identity).await,
+                    Transport::Tonic => grpc::serve(&side.identity).await,
+                }
+            };
+            side.runtime.run(serve)
+        }
+        Command::Client { side, address, node, load } => {
+            let measure = async {
+                match side.transport {
+                    Transport::Quic => {
+                        load::run(mesh::Client::connect(&side.identity, address, node).await?, load).await
+                    }
+                    Transport::Tonic => {
+                        load::run(grpc::Client::connect(&side.identity, address, node).await?, load).await
+                    }
+                }
+            };
+            let figures = side.runtime.run(measure)?;
+            println!("{}", serde_json::to_string(&figures)?);
+            Ok(())
+        }
+    }
+}
+
+fn listening(address: SocketAddr, node: NodeId) -> Result<()> {
+    println!("{}", serde_json::to_string(&Listening { address, node })?);
+    Ok(())
+}

@@ -1,13 +1,16 @@
 //! The side of a link that sends requests.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use quinn::Connection;
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::{sync::oneshot, task::JoinSet};
@@ -26,6 +29,9 @@ const LONG_ROUND_TRIP: Duration = Duration::from_millis(5);
 /// Call streams of such a link, so that a lost packet holds up an eighth of the calls.
 const LONG_LINK_STREAMS: usize = 8;
 
+/// Room for most requests without their body, in bytes.
+const HEAD_BYTES: usize = 512;
+
 /// Sends requests over one link and awaits their answers: from any thread, any number at a time.
 #[derive(Clone)]
 pub struct Caller(Arc<Inner>);
@@ -35,13 +41,14 @@ struct Inner {
     /// The long-lived streams that small requests share.
     streams: Box<[Arc<Outbox>]>,
     calls: Mutex<Calls>,
+    /// The last id that was given to a request.
+    numbered: AtomicU64,
     limits: Limits,
 }
 
 #[derive(Default)]
 struct Calls {
-    next: u64,
-    pending: HashMap<u64, Pending>,
+    pending: FxHashMap<u64, Pending>,
     /// Why no more are taken.
     lost: Option<Arc<str>>,
 }
@@ -95,7 +102,8 @@ impl Caller {
     pub fn new(connection: Connection, limits: Limits) -> (Self, impl Future<Output = Arc<str>> + Send + 'static) {
         let count = if connection.rtt() > LONG_ROUND_TRIP { LONG_LINK_STREAMS } else { 1 };
         let streams = (0..count).map(|_| Arc::default()).collect();
-        let inner = Arc::new(Inner { connection, streams, calls: Mutex::default(), limits });
+        let inner =
+            Arc::new(Inner { connection, streams, calls: Mutex::default(), numbered: AtomicU64::new(0), limits });
         (Self(Arc::clone(&inner)), inner.run())
     }
 
@@ -117,23 +125,29 @@ impl Caller {
     /// [`CallError`], which tells whether the peer may have acted on the request.
     pub async fn call(&self, method: &str, params: &impl Serialize, body: Bytes) -> Result<Response, CallError> {
         let id = self.0.number();
-        let write = |out: &mut BytesMut| envelope::request(out, id, method, params);
+        // Before the locks, which other threads wait for.
+        let mut head = BytesMut::with_capacity(HEAD_BYTES);
+        frame::head(&mut head, |out| envelope::request(out, id, method, params), body.len());
         if body.len() > LARGE_BYTES {
-            let mut frame = BytesMut::new();
-            frame::head(&mut frame, write, body.len());
-            return self.0.call_alone(id, frame.freeze(), body).await;
+            return self.0.call_alone(id, head.freeze(), body).await;
         }
         let outbox = self.0.shared_stream(id);
         outbox.room().await;
         let (answer, answered) = oneshot::channel();
-        {
+        let added = {
             let mut calls = self.0.calls();
             calls.check()?;
             // Under the lock: the answer finds the call, and the loss of the link finds it or is seen above.
-            let Some(offset) = outbox.push(|out| frame::encode(out, write, &body)) else { return Err(calls.refused()) };
-            let sent = Sent::From { outbox: Arc::clone(outbox), offset };
+            let added = outbox.add(|out| {
+                out.extend_from_slice(&head);
+                out.extend_from_slice(&body);
+            });
+            let Some(added) = added else { return Err(calls.refused()) };
+            let sent = Sent::From { outbox: Arc::clone(outbox), offset: added.offset };
             calls.pending.insert(id, Pending { answer, sent });
-        }
+            added
+        };
+        outbox.wake(&added);
         let withdrawal = Withdrawal { inner: &self.0, id };
         let answer = answered.await;
         std::mem::forget(withdrawal);
@@ -156,9 +170,12 @@ impl Inner {
     }
 
     fn number(&self) -> u64 {
-        let mut calls = self.calls();
-        calls.next += 1;
-        calls.next
+        self.numbered.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The call that waits for this answer. The lock is free again when it is given its answer, which wakes threads.
+    fn take(&self, id: u64) -> Option<Pending> {
+        self.calls().pending.remove(&id)
     }
 
     fn shared_stream(&self, id: u64) -> &Arc<Outbox> {
@@ -277,7 +294,7 @@ impl Inner {
                 Message::Notification { method: super::OPEN, params } => {
                     let (id, opening) = super::items::opening(params)?;
                     // Withdrawn calls are not there any more; dropping the reader then stops the stream.
-                    if let Some(pending) = self.calls().pending.remove(&id) {
+                    if let Some(pending) = self.take(id) {
                         let _ = pending.answer.send(Ok(Response::Stream(Items::new(opening, reader))));
                     }
                     Ok(())
@@ -297,7 +314,7 @@ impl Inner {
             return Err("a message that is no answer came where answers are expected".to_owned());
         };
         // Withdrawn calls are not there any more.
-        if let Some(pending) = self.calls().pending.remove(&id) {
+        if let Some(pending) = self.take(id) {
             let answer = match outcome {
                 Ok(result) => Ok(Response::Value { result: result.to_owned(), body: frame.body.clone() }),
                 Err(failure) => Err(CallError::Failed(failure)),
@@ -336,7 +353,7 @@ struct Withdrawal<'a> {
 
 impl Drop for Withdrawal<'_> {
     fn drop(&mut self) {
-        if self.inner.calls().pending.remove(&self.id).is_some() {
+        if self.inner.take(self.id).is_some() {
             let id = self.id;
             let write = |out: &mut BytesMut| envelope::notification(out, CANCEL, &super::Cancel { id });
             self.inner.shared_stream(id).push(|out| frame::encode(out, write, &[]));

@@ -10,6 +10,10 @@ use tokio::sync::Notify;
 const CROWDED_BYTES: usize = 1024 * 1024;
 /// What is handed to QUIC at a time: small enough to know which requests were not.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// Buffers are this large at least, in bytes, so that many messages share one.
+const BUFFER_BYTES: usize = 16 * 1024;
+/// A buffer with less room, in bytes, is left as it is: a small message would outgrow it.
+const SPARE_BYTES: usize = 1024;
 
 #[derive(Default)]
 pub(crate) struct Outbox {
@@ -27,21 +31,44 @@ struct State {
     closed: bool,
 }
 
+/// What [`Outbox::add`] has added.
+#[must_use = "the writer sleeps until it is woken"]
+pub(crate) struct Added {
+    /// Where it begins in the stream.
+    pub(crate) offset: u64,
+    /// The writer may sleep.
+    was_empty: bool,
+}
+
 impl Outbox {
-    /// Adds what `write` appends; returns its offset in the stream, `None` when the stream is closed.
-    pub(crate) fn push(&self, write: impl FnOnce(&mut BytesMut)) -> Option<u64> {
+    /// Adds what `write` appends, unless the stream is closed.
+    pub(crate) fn push(&self, write: impl FnOnce(&mut BytesMut)) {
+        if let Some(added) = self.add(write) {
+            self.wake(&added);
+        }
+    }
+
+    /// The first half of [`Outbox::push`], for who holds a lock; [`Outbox::wake`] is the second. `None` when the
+    /// stream is closed.
+    pub(crate) fn add(&self, write: impl FnOnce(&mut BytesMut)) -> Option<Added> {
         let mut state = self.state();
         if state.closed {
             return None;
         }
         let was_empty = state.bytes.is_empty();
         let offset = state.taken + state.bytes.len() as u64;
+        if state.bytes.capacity() - state.bytes.len() < SPARE_BYTES {
+            state.bytes.reserve(BUFFER_BYTES);
+        }
         write(&mut state.bytes);
-        drop(state);
-        if was_empty {
+        Some(Added { offset, was_empty })
+    }
+
+    /// Lets the writer know what was added.
+    pub(crate) fn wake(&self, added: &Added) {
+        if added.was_empty {
             self.filled.notify_one();
         }
-        Some(offset)
     }
 
     /// Waits while more than [`CROWDED_BYTES`] are unsent. Cancel safe.
@@ -96,6 +123,8 @@ impl Outbox {
             };
             if bytes.is_empty() {
                 filled.await;
+                // What other tasks are about to send now goes into the same packets.
+                tokio::task::yield_now().await;
                 continue;
             }
             stream.write_chunk(bytes).await?;

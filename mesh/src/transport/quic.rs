@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::identity::Identity;
 use quinn::{
-    Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
+    AckFrequencyConfig, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
     congestion::{BbrConfig, ControllerFactory, CubicConfig},
 };
 use quinn_proto::HashedConnectionIdGenerator;
@@ -18,6 +18,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const SOCKET_BUFFER_BYTES: usize = 2 * 1024 * 1024;
 /// Streams a peer may have open in each direction at once.
 const STREAMS: u32 = 1024;
+
+/// Packets a peer may receive before it acknowledges them; answers carry most acknowledgements anyway. What comes out of
+/// order is acknowledged at once.
+const ACK_EVERY: VarInt = VarInt::from_u32(10);
 
 /// How fast a link sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +41,10 @@ pub fn transport(congestion: Congestion) -> Arc<TransportConfig> {
         Congestion::Cubic => Arc::new(CubicConfig::default()),
         Congestion::Bbr => Arc::new(BbrConfig::default()),
     };
+    let mut acknowledgements = AckFrequencyConfig::default();
+    acknowledgements.ack_eliciting_threshold(ACK_EVERY);
     config
+        .ack_frequency_config(Some(acknowledgements))
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))

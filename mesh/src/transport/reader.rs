@@ -13,8 +13,10 @@ use tokio_util::io::poll_read_buf;
 
 use super::frame::{self, Frame, FrameError, Limits};
 
-/// Room for one read, in bytes.
+/// A buffer holds this much, in bytes, and many reads: bodies are parts of it.
 const READ_BYTES: usize = 64 * 1024;
+/// With less room, in bytes, there is a new buffer.
+const SPARE_BYTES: usize = 4 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -48,7 +50,9 @@ impl Reader {
             if let Some(frame) = frame::decode(&mut self.input, self.limits)? {
                 return Poll::Ready(Ok(Some(frame)));
             }
-            self.input.reserve(READ_BYTES);
+            if self.input.capacity() - self.input.len() < SPARE_BYTES {
+                self.input.reserve(READ_BYTES);
+            }
             if ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input))? == 0 {
                 let cut = || ReadError::from(io::Error::from(io::ErrorKind::UnexpectedEof));
                 return Poll::Ready(if self.input.is_empty() { Ok(None) } else { Err(cut()) });

@@ -1,12 +1,14 @@
 //! The side of a link that answers requests.
 
-use std::{cell::RefCell, collections::HashMap, fmt, future::poll_fn, pin::Pin, rc::Rc, sync::Arc};
+use std::{cell::RefCell, fmt, future::poll_fn, pin::Pin, rc::Rc, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use quinn::{Connection, SendStream, WriteError};
+use rustc_hash::FxHashMap;
 use serde_json::value::RawValue;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::task::TaskTracker;
 
 use super::{
     CANCEL, Cancel, ITEM, LARGE_BYTES, OPEN,
@@ -78,30 +80,39 @@ impl fmt::Debug for Answer {
 /// Answers the requests that come over a link until it is lost; returns why. Call it within a `LocalSet`.
 pub async fn serve<H: Handler>(connection: Connection, handler: Rc<H>, limits: Limits) -> Arc<str> {
     let server = Rc::new(Server { connection, handler, running: RefCell::default() });
+    let _withdrawal = WithdrawAll(&server);
     let mut streams = JoinSet::new();
-    let reason = loop {
+    loop {
         tokio::select! {
             stream = server.connection.accept_bi() => match stream {
                 Ok((send, recv)) => {
                     streams.spawn_local(Rc::clone(&server).answer_stream(send, Reader::new(recv, limits)));
                 }
-                Err(error) => break error.to_string(),
+                Err(error) => break error.to_string().into(),
             },
             Some(ended) = streams.join_next() => if let Err(reason) = ended.unwrap_or_else(|error| Err(error.to_string())) {
                 super::refuse(&server.connection, &reason);
-                break reason;
+                break reason.into();
             }
         }
-    };
-    server.running.borrow_mut().drain().for_each(|(_, task)| task.abort());
-    reason.into()
+    }
+}
+
+/// Ends the requests that are still answered when nobody can take the answers any more.
+struct WithdrawAll<'a, H>(&'a Server<H>);
+
+impl<H> Drop for WithdrawAll<'_, H> {
+    fn drop(&mut self) {
+        let running = self.0.running.take();
+        running.into_values().for_each(|task| task.abort());
+    }
 }
 
 struct Server<H> {
     connection: Connection,
     handler: Rc<H>,
     /// The requests being answered, by their id.
-    running: RefCell<HashMap<u64, AbortHandle>>,
+    running: RefCell<FxHashMap<u64, AbortHandle>>,
 }
 
 impl<H: Handler> Server<H> {
@@ -113,15 +124,16 @@ impl<H: Handler> Server<H> {
             Ok(())
         };
         let read = async {
-            let mut requests = JoinSet::new();
+            let requests = TaskTracker::new();
             let read = loop {
                 match reader.next().await {
-                    Ok(Some(frame)) => self.take(&frame, &outbox, &mut requests)?,
+                    Ok(Some(frame)) => self.take(&frame, &outbox, &requests)?,
                     Ok(None) | Err(ReadError::Stream(_)) => break Ok(()),
                     Err(ReadError::Frame(error)) => break Err(error.to_string()),
                 }
             };
-            while requests.join_next().await.is_some() {}
+            requests.close();
+            requests.wait().await;
             outbox.close();
             read
         };
@@ -129,17 +141,17 @@ impl<H: Handler> Server<H> {
     }
 
     /// Starts what a message asks for.
-    fn take(self: &Rc<Self>, frame: &Frame, outbox: &Arc<Outbox>, requests: &mut JoinSet<()>) -> Result<(), String> {
+    fn take(self: &Rc<Self>, frame: &Frame, outbox: &Arc<Outbox>, requests: &TaskTracker) -> Result<(), String> {
         match Message::parse(&frame.envelope).map_err(|failure| failure.message)? {
             Message::Request { id, method, params } => {
                 let answer = self.handler.handle(Request { method, params, body: frame.body.clone() });
                 let guard = Unanswered { server: Rc::clone(self), id, outbox: Arc::clone(outbox), answered: false };
-                let task = requests.spawn_local(guard.answer(answer));
-                if self.running.borrow_mut().insert(id, task).is_some() {
+                let task = requests.spawn_local(guard.answer(answer)).abort_handle();
+                let twin = self.running.borrow_mut().insert(id, task);
+                if let Some(twin) = twin {
+                    twin.abort();
                     return Err(format!("request id {id} is used twice at a time"));
                 }
-                // Panics of a handler were answered by its guard.
-                while requests.try_join_next().is_some() {}
             }
             Message::Notification { method: CANCEL, params } => {
                 let text = params.map_or("null", RawValue::get);

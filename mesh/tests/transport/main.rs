@@ -96,6 +96,20 @@ fn dropped_large_call_is_withdrawn_at_the_peer() {
 }
 
 #[test]
+fn requests_end_with_the_side_that_serves() {
+    local(async {
+        let mut link = Link::new().await;
+        let (started, withdrawn) = (Rc::clone(&link.handler.started), Rc::clone(&link.handler.withdrawn));
+        let caller = link.caller.clone();
+        let never = tokio::task::spawn_local(async move { caller.call("never", &(), Bytes::new()).await.map(drop) });
+        started.notified().await;
+        link.stop();
+        timeout(PATIENCE, withdrawn.notified()).await.expect("it still runs");
+        never.abort();
+    });
+}
+
+#[test]
 fn stream_gives_items_in_order_and_ends() {
     local(async {
         let link = Link::new().await;
@@ -193,6 +207,7 @@ fn peer_that_breaks_the_protocol_is_told_how() {
             (message("{}"), "\"jsonrpc\" must be \"2.0\""),
             (message("oops"), "invalid message"),
             (message(r#"{"jsonrpc":"2.0","id":1,"result":1}"#), "an answer came where requests"),
+            (message(r#"{"jsonrpc":"2.0","id":1,"method":"never"}"#).repeat(2), "request id 1 is used twice at a time"),
         ] {
             let link = Link::new().await;
             let connection = link.caller.connection();

@@ -86,7 +86,7 @@ pub(crate) struct Link {
     pub(crate) peer: Connection,
     pub(crate) handler: Rc<Echo>,
     _endpoints: [Endpoint; 2],
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Link {
@@ -98,7 +98,12 @@ impl Link {
         tasks.spawn(async { drop(run.await) });
         let serving = serve(peer.clone(), Rc::clone(&handler), Default::default());
         tasks.spawn_local(async { drop(serving.await) });
-        Self { caller, peer, handler, _endpoints: endpoints, _tasks: tasks }
+        Self { caller, peer, handler, _endpoints: endpoints, tasks }
+    }
+
+    /// Ends both sides as a node does that stops.
+    pub(crate) fn stop(&mut self) {
+        self.tasks.abort_all();
     }
 }
 

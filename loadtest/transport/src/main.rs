@@ -78,8 +78,6 @@ struct Listening {
 }
 
 impl Runtime {
-    /// The mesh's serving side needs a `LocalSet`, which stays on this thread: with `Multi` the endpoint and the
-    /// connections are on the workers, and the requests of a connection are answered here.
     fn run<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let mut builder = match self {
             Self::Multi => runtime::Builder::new_multi_thread(),
@@ -98,13 +96,11 @@ fn main() -> Result<()> {
                 let _ = io::stdin().read(&mut [0]);
                 process::exit(0);
             });
-            let serve = async {
-                match side.transport {
-                    Transport::Quic => mesh::serve(&side.identity).await,
-                    Transport::Tonic => grpc::serve(&side.identity).await,
-                }
-            };
-            side.runtime.run(serve)
+            match side.transport {
+                // It is bound to a thread, and a node has its endpoint on that thread, too.
+                Transport::Quic => Runtime::Current.run(mesh::serve(&side.identity)),
+                Transport::Tonic => side.runtime.run(grpc::serve(&side.identity)),
+            }
         }
         Command::Client { side, address, node, load } => {
             let measure = async {

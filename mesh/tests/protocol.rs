@@ -195,7 +195,7 @@ fn broken_message_closes_the_connection() {
     });
 }
 
-const LARGE: [u8; 50_000] = [b'7'; 50_000];
+static LARGE: [u8; 50_000] = [b'7'; 50_000];
 
 /// The app of the examples.
 #[derive(Clone)]

@@ -183,10 +183,14 @@ pub(crate) async fn resolve<I: Invoke>(invoker: &I, app: &str, name: &str) -> Re
     match invoker.resolve(app, name).await {
         Ok(function) if function.public => Ok(function),
         Ok(_) => Err(unknown(invoker, &format!("{app}/{name}"))),
-        // What looks alike here comes first; only then what the invoker knows beyond this node.
+        // What looks alike here comes first; only then what the invoker knows beyond this node, whose own names may be
+        // private.
         Err(Error::UnknownFunction { nearest: farther, .. }) => match unknown(invoker, &format!("{app}/{name}")) {
             Error::UnknownFunction { function, nearest } if nearest.is_empty() => {
-                Err(Error::UnknownFunction { function, nearest: farther })
+                let apps = invoker.apps();
+                let is_own = |name: &String| apps.iter().any(|app| name.split('/').next() == Some(&app.name));
+                let nearest = farther.into_iter().filter(|name| !is_own(name)).collect();
+                Err(Error::UnknownFunction { function, nearest })
             }
             near => Err(near),
         },

@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -31,6 +32,11 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 const KEPT_MESSAGES: usize = 16;
 /// How long a link that lost against its twin stays, so that requests sent before the other side knew are answered.
 const TWIN_GRACE: Duration = Duration::from_secs(5);
+/// A peer is asked for a sign of life this long after its last one ...
+const WATCH_PAUSE: Duration = Duration::from_secs(1);
+/// ... and the link is lost when none comes within this time. QUIC alone takes what is still heard of a peer for a
+/// sign that the peer hears too.
+const WATCH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What happens to links.
 #[derive(Clone, Debug)]
@@ -198,15 +204,21 @@ impl<H: Handler> Links<H> {
         }
         let links = Rc::clone(self);
         self.spawn(async move {
-            let reason = tokio::select! {
+            let mut run = pin!(run);
+            let change = tokio::select! {
                 // Both end with the connection; the caller must, so that no call is left behind.
-                reason = run => reason,
-                reason = async { drop(serving.await); std::future::pending().await } => reason,
+                reason = &mut run => if is_goodbye(&connection) { Change::Closed(peer) } else { Change::Lost(peer, reason) },
+                change = async { drop(serving.await); std::future::pending().await } => change,
+                reason = unanswered(&caller) => {
+                    connection.close(GOODBYE, reason.as_bytes());
+                    run.await;
+                    Change::Lost(peer, reason)
+                }
             };
             let is_used = |used: Caller| used.connection().stable_id() == connection.stable_id();
             if links.callers.get(peer).is_some_and(is_used) {
                 links.callers.change(|callers| drop(callers.remove(&peer)));
-                (links.tell)(if is_goodbye(&connection) { Change::Closed(peer) } else { Change::Lost(peer, reason) });
+                (links.tell)(change);
             }
         });
     }
@@ -270,5 +282,18 @@ fn is_goodbye(connection: &Connection) -> bool {
         Some(ConnectionError::ApplicationClosed(close)) => close.error_code == GOODBYE,
         Some(ConnectionError::LocallyClosed) => true,
         _ => false,
+    }
+}
+
+/// Waits until the peer does not answer any more, and says so.
+async fn unanswered(caller: &Caller) -> Arc<str> {
+    let acknowledged = || caller.connection().stats().frame_rx.acks;
+    loop {
+        sleep(WATCH_PAUSE).await;
+        let before = acknowledged();
+        // A busy peer may be late to answer, and yet has the packet.
+        if timeout(WATCH_PATIENCE, rpc::ping(caller)).await.is_err() && acknowledged() == before {
+            return format!("no answer within {} s", WATCH_PATIENCE.as_secs()).into();
+        }
     }
 }

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    NodeId,
+    NodeId, address,
     identity::{DenyList, Identity, join::PeerAddress},
     known,
     links::{Change, Links},
@@ -37,6 +37,8 @@ const FIRST_REDIAL: Duration = Duration::from_millis(100);
 const LAST_REDIAL: Duration = Duration::from_secs(2);
 /// How often it is seen whether the certificate is to be renewed; it has ten days left then.
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
+/// How often it is seen whether the machine still has the address that peers were told.
+const ADDRESS_CHECK: Duration = Duration::from_secs(1);
 /// New members are written down together with those that come within this time.
 const KEEP_AFTER: Duration = Duration::from_secs(1);
 
@@ -50,6 +52,8 @@ pub(crate) enum Input {
     Redial(NodeId),
     /// The members are to be written down.
     Keep,
+    /// The machine may have another address; it is looked again and again from now on.
+    CheckAddress,
     /// These nodes are no longer of the mesh, as of now.
     Denied(Vec<NodeId>),
     /// The certificate is to be renewed if it is time, or for whoever asks in any case.
@@ -151,6 +155,7 @@ impl<L: Invoke + Clone> Driver<L> {
                     }
                 }
                 Input::Keep => self.keep(),
+                Input::CheckAddress => self.check_address(),
                 Input::Denied(nodes) => self.exclude(&nodes),
                 Input::Renew(asked) => self.renew(asked),
                 Input::Leave => {
@@ -193,9 +198,11 @@ impl<L: Invoke + Clone> Driver<L> {
                     if let Some(address) = address {
                         self.links.dial(node, address);
                     }
-                    if !std::mem::replace(&mut self.is_keeping, true) {
-                        self.later(KEEP_AFTER, Input::Keep);
-                    }
+                    self.keep_soon();
+                }
+                Action::Moved(node, address) => {
+                    tracing::info!(target: "fnmesh::mesh", peer = %node, %address, "node has moved");
+                    self.keep_soon();
                 }
                 Action::Down(node) => {
                     tracing::warn!(target: "fnmesh::mesh", peer = %node, "node is down");
@@ -303,6 +310,25 @@ impl<L: Invoke + Clone> Driver<L> {
                 let _ = asked.send(renewed);
             }
         });
+    }
+
+    /// Tells the members if this node is reached at another address than before.
+    fn check_address(&mut self) {
+        self.later(ADDRESS_CHECK, Input::CheckAddress);
+        let moved = {
+            let membership = self.membership.borrow();
+            address::moved(membership.identity().address, membership.members().map(|member| member.address))
+        };
+        if let Some(address) = moved {
+            tracing::warn!(target: "fnmesh::mesh", %address, "this node is reached at another address from now on");
+            self.handle(Event::Moved(address));
+        }
+    }
+
+    fn keep_soon(&mut self) {
+        if !std::mem::replace(&mut self.is_keeping, true) {
+            self.later(KEEP_AFTER, Input::Keep);
+        }
     }
 
     fn keep(&mut self) {

@@ -50,9 +50,9 @@ impl Handle {
         &self.started.zone
     }
 
-    /// Where it listens for peers, with the real port, as peers are told.
+    /// Where it listens for peers, with the real port, as peers are told. It changes when the machine's does.
     pub fn address(&self) -> SocketAddr {
-        self.started.address
+        self.members().first().map_or(self.started.address, |own| own.address)
     }
 
     /// Who it is.

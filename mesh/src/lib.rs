@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 pub mod balance;
 mod config;
 mod dispatch;

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    Config, Handle, StartError,
+    Config, Handle, StartError, address,
     driver::{Driver, Input},
     handle::Started,
     identity::{Admitted, DenyList, Identity, Tokens, accept, join},
@@ -26,7 +26,7 @@ use crate::{
     links::Links,
     membership::{self, Event, Membership, Profile},
     rpc::{PeerHandler, Service},
-    start::{LAST_WORDS, Opened, advertised, open},
+    start::{LAST_WORDS, Opened, open},
     table::RoutingTable,
     transport::{self, quic},
 };
@@ -113,7 +113,9 @@ async fn run<L: Invoke + Clone>(
         Ok(stores) => stores,
         Err(error) => return drop(started.send(Err(error.into()))),
     };
-    let address = advertised(&config, &endpoint);
+    let bound = endpoint.local_addr().unwrap_or(config.address);
+    let towards = config.join.iter().map(|join| join.address).chain(peers.iter().map(|peer| peer.address));
+    let address = address::first(&config, bound, towards);
     let (name, zone): (Arc<str>, Arc<str>) = (config.name.as_str().into(), config.zone.as_str().into());
     let profile = Profile { name: Arc::clone(&name), zone: Arc::clone(&zone), ..profile };
 
@@ -164,6 +166,9 @@ async fn run<L: Invoke + Clone>(
     };
     if started.send(Ok(handle)).is_err() {
         return;
+    }
+    if address::is_found(&config) {
+        let _ = inputs.send(Input::CheckAddress);
     }
     let driver = Driver::new(
         Rc::clone(&membership),

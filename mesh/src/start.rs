@@ -2,12 +2,12 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    time::{Duration, SystemTime},
+    net::SocketAddr,
+    time::{Duration, Instant, SystemTime},
 };
 
 use quinn::{Endpoint, EndpointConfig};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     Config,
@@ -18,6 +18,11 @@ use crate::{
 
 /// How long the last words on a socket may take to leave the machine.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How long a port may be taken by an endpoint that is closed already ...
+const REBIND: Duration = Duration::from_secs(1);
+/// ... and how often it is tried meanwhile.
+const REBIND_PAUSE: Duration = Duration::from_millis(2);
 
 /// Why a node does not take part in a mesh.
 #[derive(Debug, thiserror::Error)]
@@ -55,10 +60,8 @@ pub(crate) struct Opened {
 
 /// Finds or makes the identity, and binds the socket; also gives the members to begin with.
 pub(crate) async fn open(config: &Config) -> Result<Opened, StartError> {
-    let bind = |endpoint: EndpointConfig, server| {
-        let source = |source| StartError::Bind { address: config.address, source };
-        quic::bind(config.address, endpoint, server).map_err(source)
-    };
+    let bind = |endpoint: EndpointConfig, server| quic::bind(config.address, endpoint, server);
+    let refused = |source| StartError::Bind { address: config.address, source };
     let existing = Identity::load(&config.directory)?;
     let is_founder = existing.is_none() && config.join.is_none();
     let (identity, mut peers) = match (existing, &config.join) {
@@ -67,7 +70,7 @@ pub(crate) async fn open(config: &Config) -> Result<Opened, StartError> {
         (None, Some(asked)) => {
             let token = asked.token.as_ref().ok_or(StartError::NoToken(asked.address))?;
             // The socket of the node itself, so that a port that is taken costs no token.
-            let endpoint = bind(EndpointConfig::default(), None)?;
+            let endpoint = bind(EndpointConfig::default(), None).map_err(refused)?;
             let joined = join::join(&endpoint, asked.address, token, &config.directory).await?;
             let mut peers = joined.peers;
             peers.insert(0, join::PeerAddress { node: joined.member, address: asked.address });
@@ -80,30 +83,15 @@ pub(crate) async fn open(config: &Config) -> Result<Opened, StartError> {
     peers.retain(|peer| peer.node != identity.id());
     let mut server = identity.server_config();
     server.transport_config(quic::transport(config.congestion));
-    let endpoint = bind(quic::endpoint_config(&identity), Some(server))?;
-    Ok(Opened { endpoint, identity, peers, is_founder })
-}
-
-/// Where peers reach this node.
-pub(crate) fn advertised(config: &Config, endpoint: &Endpoint) -> SocketAddr {
-    let bound = endpoint.local_addr().unwrap_or(config.address);
-    let wanted = config.advertise.unwrap_or(bound);
-    let port = if wanted.port() == 0 { bound.port() } else { wanted.port() };
-    let ip = if wanted.ip().is_unspecified() {
-        // An address for documentation (RFC 5737): the kernel looks up the way there and sends nothing.
-        let default_route = SocketAddr::from(([192, 0, 2, 1], 9));
-        let towards = config.join.as_ref().map_or(default_route, |join| join.address);
-        source_address(towards).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
-    } else {
-        wanted.ip()
+    // The socket it joined with is closed by its task, soon after the endpoint is dropped.
+    let deadline = Instant::now() + REBIND;
+    let endpoint = loop {
+        match bind(quic::endpoint_config(&identity), Some(server.clone())) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                sleep(REBIND_PAUSE).await;
+            }
+            bound => break bound.map_err(refused)?,
+        }
     };
-    SocketAddr::new(ip, port)
-}
-
-/// The address this machine sends from towards `destination`.
-fn source_address(destination: SocketAddr) -> Option<IpAddr> {
-    let any: IpAddr = if destination.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(destination).ok()?;
-    socket.local_addr().ok().map(|address| address.ip())
+    Ok(Opened { endpoint, identity, peers, is_founder })
 }

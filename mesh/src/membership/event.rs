@@ -105,6 +105,8 @@ pub enum Action {
     Changed(NodeId),
     /// For logs and metrics: a member is there.
     Up(NodeId),
+    /// A member listens at another address than before.
+    Moved(NodeId, SocketAddr),
     /// For logs and metrics: a member is dead, as far as the mesh can tell.
     Down(NodeId),
     /// For logs and metrics: a member has left as it said it would.

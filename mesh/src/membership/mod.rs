@@ -133,7 +133,10 @@ impl Membership {
             Event::FetchFailed { of, from } => self.fetch_failed(of, from, actions),
             Event::Snapshot { from, snapshot } => self.merge(from, *snapshot, actions),
             Event::Local(profile) => self.describe(*profile, now, actions),
-            Event::Moved(address) => self.become_identity(Identity { address, ..self.identity().renewed() }, actions),
+            Event::Moved(address) => {
+                self.become_identity(Identity { address, ..self.identity().renewed() }, actions);
+                actions.push(Action::Changed(self.identity().node));
+            }
             Event::Leave => self.leave(actions),
         }
         self.hear(actions);
@@ -253,6 +256,9 @@ impl Membership {
             OwnedNotification::Rename(old, new) => {
                 if let Some(member) = self.members.get_mut(&new.node) {
                     *member = new;
+                }
+                if new.address != old.address {
+                    actions.extend([Action::Moved(new.node, new.address), Action::Changed(new.node)]);
                 }
                 // A node that started anew serves nothing until it says so, and its link is another.
                 if new.generation > old.generation {

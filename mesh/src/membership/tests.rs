@@ -284,7 +284,9 @@ fn differing_digests_make_both_sides_ask() {
 #[test]
 fn a_moved_node_is_reached_at_its_new_address() {
     let mut mesh = Mesh::new(2);
+    mesh.take_done(0);
     mesh.handle(1, Event::Moved("10.9.9.9:1".parse().unwrap()));
+    assert!(mesh.take_done(0).iter().any(|action| matches!(action, Action::Moved(node, _) if *node == id(1))));
     assert_eq!(mesh.nodes[0].member(id(1)).unwrap().address, "10.9.9.9:1".parse().unwrap());
     assert_eq!(mesh.version(0, 1), Some(1), "its routes stay");
 }

@@ -323,7 +323,7 @@ impl World {
                 Action::Up(peer) => self.note(node, peer, Notice::Up),
                 Action::Down(peer) => self.note(node, peer, Notice::Down),
                 Action::Left(peer) => self.note(node, peer, Notice::Left),
-                Action::Changed(_) => {}
+                Action::Changed(_) | Action::Moved(..) => {}
             }
         }
     }

@@ -1,10 +1,4 @@
-use std::{
-    io::{self, Read as _, Write as _},
-    net::TcpStream,
-    path::PathBuf,
-    process::Output,
-    time::Duration,
-};
+use std::{path::PathBuf, process::Output};
 
 use serde_json::Value;
 
@@ -89,18 +83,4 @@ impl Cluster {
         );
         busy.unwrap()
     }
-}
-
-/// Sends one request; the whole answer as text.
-pub(crate) fn request(url: &str, line: &str, headers: &str, body: &str, patience: Duration) -> io::Result<String> {
-    let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap())?;
-    stream.set_read_timeout(Some(patience))?;
-    let length = body.len();
-    write!(
-        stream,
-        "{line} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }

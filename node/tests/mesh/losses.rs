@@ -7,9 +7,9 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    cluster::{Cluster, request},
+    cluster::Cluster,
     shop,
-    support::{PATIENCE, post, wait_until},
+    support::{PATIENCE, post, request, wait_until},
 };
 
 /// A node without apps, and two that serve the same one.

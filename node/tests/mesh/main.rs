@@ -11,9 +11,9 @@ mod losses;
 
 use std::time::Duration;
 
-use cluster::{Cluster, request};
+use cluster::Cluster;
 use serde_json::{Value, json};
-use support::{Apps, PATIENCE, post, stdout};
+use support::{Apps, PATIENCE, post, request, stdout};
 
 const MANIFEST: &str = "[functions.echo]\nhttp = true\n";
 

@@ -123,12 +123,17 @@ pub(crate) struct Node {
 impl Node {
     /// `fnmesh serve` or `dev` on these directories, on a free port.
     pub(crate) fn start(command: &str, directories: &[PathBuf], options: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:0", command, directories, options)
+    }
+
+    /// The same, on this address.
+    fn start_at(listen: &str, command: &str, directories: &[PathBuf], options: &[&str]) -> Self {
         let cache = tempfile::tempdir().unwrap();
         let mut child = Running::spawn(
             fnmesh()
                 .arg(command)
                 .args(directories)
-                .args(["--listen", "127.0.0.1:0", "--threads", "2", "--json", "--cache"])
+                .args(["--listen", listen, "--threads", "2", "--json", "--cache"])
                 .arg(cache.path())
                 .args(options),
         );
@@ -141,7 +146,12 @@ impl Node {
 
     /// Starts it and waits until every app was loaded or has failed.
     pub(crate) fn settled(command: &str, directories: &[PathBuf], options: &[&str]) -> Self {
-        let node = Self::start(command, directories, options);
+        Self::settled_at("127.0.0.1:0", command, directories, options)
+    }
+
+    /// The same, on this address.
+    pub(crate) fn settled_at(listen: &str, command: &str, directories: &[PathBuf], options: &[&str]) -> Self {
+        let node = Self::start_at(listen, command, directories, options);
         node.event("settled");
         node
     }
@@ -292,4 +302,18 @@ pub(crate) fn post(url: &str, path: &str, body: &str, patience: Duration) -> io:
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
     let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
     status.zip(body).ok_or_else(|| io::Error::other(format!("no answer: {answer:?}")))
+}
+
+/// Sends one request; the whole answer as text.
+pub(crate) fn request(url: &str, line: &str, headers: &str, body: &str, patience: Duration) -> io::Result<String> {
+    let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap())?;
+    stream.set_read_timeout(Some(patience))?;
+    let length = body.len();
+    write!(
+        stream,
+        "{line} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }

@@ -98,13 +98,19 @@ impl Caller {
     /// The caller of a link whose handshake is complete.
     ///
     /// The second value carries the calls: it has to be polled as long as the link is wanted, and ends with the
-    /// reason when the link is lost; calls in flight end with it.
+    /// reason when the link is lost. Calls in flight end with it, also when it is dropped.
     pub fn new(connection: Connection, limits: Limits) -> (Self, impl Future<Output = Arc<str>> + Send + 'static) {
         let count = if connection.rtt() > LONG_ROUND_TRIP { LONG_LINK_STREAMS } else { 1 };
         let streams = (0..count).map(|_| Arc::default()).collect();
         let inner =
             Arc::new(Inner { connection, streams, calls: Mutex::default(), numbered: AtomicU64::new(0), limits });
-        (Self(Arc::clone(&inner)), inner.run())
+        let end = End(Arc::clone(&inner));
+        let run = async move {
+            // Moved in as a whole: a future that is never polled ends the calls, too.
+            let end = end;
+            Arc::clone(&end.0).run().await
+        };
+        (Self(inner), run)
     }
 
     /// The connection it uses.
@@ -246,7 +252,7 @@ impl Inner {
     fn lose(&self, reason: &Arc<str>) {
         let pending = {
             let mut calls = self.calls();
-            calls.lost = Some(Arc::clone(reason));
+            calls.lost.get_or_insert_with(|| Arc::clone(reason));
             std::mem::take(&mut calls.pending)
         };
         self.streams.iter().for_each(|outbox| outbox.close());
@@ -342,6 +348,16 @@ impl Calls {
 
     fn reason(&self) -> Arc<str> {
         self.lost.clone().unwrap_or_else(|| "the link has ended".into())
+    }
+}
+
+/// Ends the calls of a link that nobody carries any more.
+struct End(Arc<Inner>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // Finds none after a loss that was seen.
+        self.0.lose(&"the link is no longer carried".into());
     }
 }
 

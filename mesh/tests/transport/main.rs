@@ -175,6 +175,25 @@ fn lost_link_ends_calls_and_refuses_new_ones() {
 }
 
 #[test]
+fn calls_end_with_the_task_that_carries_them() {
+    local(async {
+        let (connection, _peer, _endpoints) = support::connect().await;
+        let (caller, run) = Caller::new(connection, Limits::default());
+        let run = tokio::spawn(run);
+        let call = tokio::spawn({
+            let caller = caller.clone();
+            async move { caller.call("echo", &(), Bytes::new()).await.map(|_| ()) }
+        });
+        support::settled(|| Some(caller.in_flight() as u64).filter(|calls| *calls == 1)).await;
+        run.abort();
+        let ended = timeout(PATIENCE, call).await.expect("the call waits for nobody").unwrap();
+        assert!(matches!(ended, Err(CallError::Lost(_) | CallError::NotSent(_))), "{ended:?}");
+        let refused = caller.call("echo", &(), Bytes::new()).await;
+        assert!(matches!(refused, Err(CallError::NotSent(_))), "{refused:?}");
+    });
+}
+
+#[test]
 fn calls_that_never_left_are_told_from_others() {
     local(async {
         // The peer reads nothing: what fits the windows of at most 8 streams leaves, the rest waits here.

@@ -59,7 +59,7 @@ pub(crate) async fn start(
     let lock = lock(&data)?;
     let config = Config { directory: data.join(IDENTITY), ..config };
     let local = runtime.clone();
-    // Joining waits for the network, and a signal should end it.
+    // Joining waits for the network, 10 s at most; signals are taken meanwhile and acted on after it.
     let started =
         task::spawn_blocking(move || Mesh::start(config, Profile::default(), move || Rc::new(local.attach(index))));
     let mesh = started.await.map_err(|error| MeshError::Thread(io::Error::other(error)))??;

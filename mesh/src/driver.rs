@@ -13,13 +13,14 @@ use std::{
 use arc_swap::ArcSwap;
 use fnmesh_invoke::Invoke;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
 
 use crate::{
     NodeId, address,
+    deployments::{Deployment, Deployments},
     identity::{DenyList, Identity, join::PeerAddress},
     known,
     links::{Change, Links},
@@ -39,6 +40,9 @@ const LAST_REDIAL: Duration = Duration::from_secs(2);
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
 /// How often it is seen whether the machine still has the address that peers were told.
 const ADDRESS_CHECK: Duration = Duration::from_secs(1);
+/// To how many peers news of deployments are told, so that in a small mesh each node tells all, and in a large one each
+/// tells some, which reach all within a few steps; a link that comes up carries all records, in any case.
+const TOLD: usize = 16;
 /// New members are written down together with those that come within this time.
 const KEEP_AFTER: Duration = Duration::from_secs(1);
 
@@ -56,6 +60,8 @@ pub(crate) enum Input {
     CheckAddress,
     /// These nodes are no longer of the mesh, as of now.
     Denied(Vec<NodeId>),
+    /// These records of what is deployed are new to this node.
+    Deployed(Vec<Arc<Deployment>>),
     /// The certificate is to be renewed if it is time, or for whoever asks in any case.
     Renew(Option<oneshot::Sender<Result<(), String>>>),
     /// The node ends, and says so to the others.
@@ -79,6 +85,14 @@ pub struct Member {
     pub is_self: bool,
 }
 
+/// The members, for other threads.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) members: Arc<ArcSwap<Vec<Member>>>,
+    /// Marked with each change.
+    pub(crate) changed: watch::Sender<()>,
+}
+
 /// The owner of membership and routing table.
 pub(crate) struct Driver<L: Invoke + Clone> {
     membership: Rc<RefCell<Membership>>,
@@ -87,12 +101,13 @@ pub(crate) struct Driver<L: Invoke + Clone> {
     inputs: mpsc::UnboundedSender<Input>,
     identity: Identity,
     denied: DenyList,
+    deployments: Deployments,
     redial: HashMap<NodeId, Duration>,
     /// Why there was no link the last time.
     complaints: HashMap<NodeId, Arc<str>>,
     tasks: JoinSet<()>,
     /// What others see of the members.
-    view: Arc<ArcSwap<Vec<Member>>>,
+    view: View,
     /// Where the members are kept.
     directory: PathBuf,
     is_keeping: bool,
@@ -104,8 +119,8 @@ impl<L: Invoke + Clone> Driver<L> {
         table: RoutingTable,
         links: Rc<Links<PeerHandler<L>>>,
         inputs: mpsc::UnboundedSender<Input>,
-        (identity, denied): (Identity, DenyList),
-        view: Arc<ArcSwap<Vec<Member>>>,
+        (identity, denied, deployments): (Identity, DenyList, Deployments),
+        view: View,
         directory: PathBuf,
     ) -> Self {
         let (redial, complaints, tasks) = (HashMap::new(), HashMap::new(), JoinSet::new());
@@ -116,6 +131,7 @@ impl<L: Invoke + Clone> Driver<L> {
             inputs,
             identity,
             denied,
+            deployments,
             redial,
             complaints,
             tasks,
@@ -138,6 +154,8 @@ impl<L: Invoke + Clone> Driver<L> {
                     self.redial.remove(&node);
                     self.handle(Event::LinkBack(node));
                     self.tell_denied(node);
+                    let all: Vec<_> = self.deployments.snapshot().all().cloned().collect();
+                    self.tell_deployed(node, all.into());
                 }
                 Input::Link(Change::Lost(node, reason)) => {
                     // Dialling goes on and fails for the same reason again and again.
@@ -157,6 +175,14 @@ impl<L: Invoke + Clone> Driver<L> {
                 Input::Keep => self.keep(),
                 Input::CheckAddress => self.check_address(),
                 Input::Denied(nodes) => self.exclude(&nodes),
+                Input::Deployed(records) => {
+                    let mut peers = self.links.callers().nodes();
+                    fastrand::shuffle(&mut peers);
+                    let records: Arc<[_]> = records.into();
+                    for peer in peers.into_iter().take(TOLD) {
+                        self.tell_deployed(peer, Arc::clone(&records));
+                    }
+                }
                 Input::Renew(asked) => self.renew(asked),
                 Input::Leave => {
                     self.handle(Event::Leave);
@@ -213,7 +239,8 @@ impl<L: Invoke + Clone> Driver<L> {
         }
         if !changed.is_empty() {
             self.table.follow(&self.membership.borrow(), changed);
-            self.view.store(Arc::new(self.members()));
+            self.view.members.store(Arc::new(self.members()));
+            self.view.changed.send_replace(());
         }
     }
 
@@ -289,6 +316,27 @@ impl<L: Invoke + Clone> Driver<L> {
                 }
             });
         }
+    }
+
+    /// Tells a peer what is deployed, and goes on trying as long as there is a link.
+    fn tell_deployed(&mut self, node: NodeId, records: Arc<[Arc<Deployment>]>) {
+        if records.is_empty() {
+            return;
+        }
+        let callers = self.links.callers().clone();
+        self.tasks.spawn_local(async move {
+            while let Some(caller) = callers.get(node) {
+                match timeout(FETCH_TIMEOUT, rpc::announce(&caller, &records)).await {
+                    Ok(Ok(())) => return,
+                    Ok(Err(PeerError::Failed(error))) => {
+                        tracing::warn!(target: "fnmesh::mesh", peer = %node, %error, "peer does not take deployments over");
+                        return;
+                    }
+                    // It is told everything with the next link, if this one is gone.
+                    Ok(Err(PeerError::NotSent(_) | PeerError::Lost(_))) | Err(_) => sleep(LAST_REDIAL).await,
+                }
+            }
+        });
     }
 
     /// Gets a new certificate if it is time, or if somebody asks, and looks again in an hour.

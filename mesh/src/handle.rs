@@ -1,16 +1,29 @@
-use std::{fmt, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{error::Elapsed, timeout},
+};
 
 use crate::{
     NodeId,
-    driver::{Input, Member},
+    bundles::Bundles,
+    deployments::{Change, ChangeError, Deployment, Deployments},
+    driver::{Input, Member, View},
     identity::{self, DenyList, Identity, Tokens},
     links::Callers,
     membership::{Event, Profile},
+    rpc::{self, PeerError},
     table::Reader,
 };
+
+/// How long a peer may take to say that it has heard.
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Talks to a [`crate::Mesh`] from any thread.
 #[derive(Clone)]
@@ -29,7 +42,9 @@ pub(crate) struct Started {
     pub(crate) denied: DenyList,
     pub(crate) callers: Callers,
     pub(crate) routes: Reader,
-    pub(crate) members: Arc<ArcSwap<Vec<Member>>>,
+    pub(crate) view: View,
+    pub(crate) deployments: Deployments,
+    pub(crate) bundles: Bundles,
     pub(crate) is_founder: bool,
 }
 
@@ -100,7 +115,56 @@ impl Handle {
 
     /// Who is in the mesh, this node first.
     pub fn members(&self) -> Arc<Vec<Member>> {
-        self.started.members.load_full()
+        self.started.view.members.load_full()
+    }
+
+    /// Changes when something is new of a member.
+    pub fn member_changes(&self) -> watch::Receiver<()> {
+        self.started.view.changed.subscribe()
+    }
+
+    /// What is deployed on the mesh, as far as this node knows.
+    pub fn deployments(&self) -> &Deployments {
+        &self.started.deployments
+    }
+
+    /// The bundles that are here.
+    pub fn bundles(&self) -> &Bundles {
+        &self.started.bundles
+    }
+
+    /// Deploys or removes an app, and tells the mesh; its record then. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`ChangeError`], with nothing changed.
+    pub fn change(&self, app: &str, change: Change) -> Result<Arc<Deployment>, ChangeError> {
+        let (record, is_news) = self.deployments().change(app, change, self.node(), SystemTime::now())?;
+        if is_news {
+            let _ = self.inputs.send(Input::Deployed(vec![Arc::clone(&record)]));
+        }
+        Ok(record)
+    }
+
+    /// Asks a peer to host an app, too. It decides itself whether it does.
+    ///
+    /// # Errors
+    /// The reason, as text, why it was not asked.
+    pub async fn ask_to_host(&self, peer: NodeId, app: Arc<str>) -> Result<(), String> {
+        match self.callers().get(peer) {
+            Some(caller) => told(timeout(ASK_TIMEOUT, rpc::host(&caller, app)).await),
+            None => Err(format!("there is no link to {peer}")),
+        }
+    }
+
+    /// Asks a peer to drain (see [`crate::Ask::Drain`]), or to end it.
+    ///
+    /// # Errors
+    /// The reason, as text, why it was not asked.
+    pub async fn ask_to_drain(&self, peer: NodeId, on: bool) -> Result<(), String> {
+        match self.callers().get(peer) {
+            Some(caller) => told(timeout(ASK_TIMEOUT, rpc::drain(&caller, on)).await),
+            None => Err(format!("there is no link to {peer}")),
+        }
     }
 
     /// Whether the mesh was made by this start of the node.
@@ -110,5 +174,14 @@ impl Handle {
 
     pub(crate) fn callers(&self) -> &Callers {
         &self.started.callers
+    }
+}
+
+fn told(asked: Result<Result<(), PeerError>, Elapsed>) -> Result<(), String> {
+    match asked {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(PeerError::Failed(error))) => Err(error.message()),
+        Ok(Err(PeerError::NotSent(reason) | PeerError::Lost(reason))) => Err(reason),
+        Err(_) => Err(format!("it does not answer within {ASK_TIMEOUT:?}")),
     }
 }

@@ -19,11 +19,14 @@
 
 mod address;
 pub mod balance;
+mod bundles;
 mod config;
+pub mod deployments;
 mod dispatch;
 mod driver;
 pub mod fuzz;
 mod handle;
+mod hex;
 mod id;
 pub mod identity;
 mod known;
@@ -38,10 +41,11 @@ mod start;
 pub mod table;
 pub mod transport;
 
+pub use bundles::{Bundles, FetchError};
 pub use config::{Config, Join};
 pub use dispatch::{Dispatch, MAX_HOPS};
 pub use driver::Member;
 pub use handle::Handle;
 pub use id::{InvalidId, NodeId};
-pub use mesh::Mesh;
+pub use mesh::{Ask, Mesh};
 pub use start::StartError;

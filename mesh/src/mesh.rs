@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     io,
+    path::Path,
     rc::Rc,
     sync::{Arc, mpsc as std_mpsc},
     thread::{self, JoinHandle},
@@ -12,16 +13,18 @@ use std::{
 use fnmesh_invoke::Invoke;
 use quinn::Endpoint;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{JoinSet, LocalSet},
     time::timeout,
 };
 
 use crate::{
-    Config, Handle, StartError, address,
-    driver::{Driver, Input},
+    Config, Handle, NodeId, StartError, address,
+    bundles::Bundles,
+    deployments::Deployments,
+    driver::{Driver, Input, View},
     handle::Started,
-    identity::{Admitted, DenyList, Identity, Tokens, accept, join},
+    identity::{self, Admitted, DenyList, Identity, Tokens, accept, join},
     known,
     links::Links,
     membership::{self, Event, Membership, Profile},
@@ -33,10 +36,31 @@ use crate::{
 
 /// How long a client may take for its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a peer asks of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// To host an app, because those who do are busy.
+    Host {
+        /// Which.
+        app: Arc<str>,
+        /// Who asks.
+        peer: NodeId,
+    },
+    /// To give all its calls to others, or to take them again.
+    Drain {
+        /// Whether to drain.
+        on: bool,
+        /// Who asks.
+        peer: NodeId,
+    },
+}
+
 /// A running node of a mesh. Dropped, it ends without a word; [`Mesh::leave`] says goodbye.
 #[derive(Debug)]
 pub struct Mesh {
     handle: Handle,
+    asks: Option<mpsc::UnboundedReceiver<Ask>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -62,7 +86,7 @@ impl Mesh {
             LocalSet::new().block_on(&runtime, run(config, profile, local, started));
         })?;
         match start.recv() {
-            Ok(Ok(handle)) => Ok(Self { handle, thread: Some(thread) }),
+            Ok(Ok((handle, asks))) => Ok(Self { handle, asks: Some(asks), thread: Some(thread) }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(io::Error::other("it panicked; the log says why").into()),
         }
@@ -71,6 +95,11 @@ impl Mesh {
     /// Talks to it.
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// What peers ask of the node from now on; `None` the second time.
+    pub fn asks(&mut self) -> Option<mpsc::UnboundedReceiver<Ask>> {
+        self.asks.take()
     }
 
     /// Tells the members that this node leaves, and ends. Calls of peers that still run are cut off: let them end
@@ -102,16 +131,15 @@ async fn run<L: Invoke + Clone>(
     config: Config,
     profile: Profile,
     local: impl FnOnce() -> L,
-    started: std_mpsc::Sender<Result<Handle, StartError>>,
+    started: std_mpsc::Sender<Result<(Handle, mpsc::UnboundedReceiver<Ask>), StartError>>,
 ) {
     let Opened { endpoint, identity, peers, is_founder } = match open(&config).await {
         Ok(opened) => opened,
         Err(error) => return drop(started.send(Err(error))),
     };
-    let stores = Tokens::load(&config.directory).and_then(|tokens| Ok((tokens, DenyList::load(&config.directory)?)));
-    let (tokens, denied) = match stores {
+    let Stores { tokens, denied, deployments, bundles } = match Stores::open(&config.directory) {
         Ok(stores) => stores,
-        Err(error) => return drop(started.send(Err(error.into()))),
+        Err(error) => return drop(started.send(Err(error))),
     };
     let bound = endpoint.local_addr().unwrap_or(config.address);
     let towards = config.join.iter().map(|join| join.address).chain(peers.iter().map(|peer| peer.address));
@@ -132,11 +160,15 @@ async fn run<L: Invoke + Clone>(
 
     let mut dialler = identity.client_config();
     dialler.transport_config(quic::transport(config.congestion));
+    let (asks, asked) = mpsc::unbounded_channel();
     let service = Rc::new(Service {
         local: local(),
         membership: Rc::downgrade(&membership),
         identity: identity.clone(),
         denied: denied.clone(),
+        deployments: deployments.clone(),
+        bundles: bundles.clone(),
+        asks,
         inputs: inputs.clone(),
     });
     let handler = move |peer| PeerHandler { peer, service: Rc::clone(&service) };
@@ -148,7 +180,7 @@ async fn run<L: Invoke + Clone>(
     let table = RoutingTable::default();
     let routes = table.reader();
     let callers = links.callers().clone();
-    let members = Arc::default();
+    let view = View { members: Arc::default(), changed: watch::Sender::new(()) };
     let handle = Handle {
         inputs: inputs.clone(),
         started: Arc::new(Started {
@@ -160,11 +192,13 @@ async fn run<L: Invoke + Clone>(
             denied: denied.clone(),
             callers,
             routes,
-            members: Arc::clone(&members),
+            view: view.clone(),
+            deployments: deployments.clone(),
+            bundles,
             is_founder,
         }),
     };
-    if started.send(Ok(handle)).is_err() {
+    if started.send(Ok((handle, asked))).is_err() {
         return;
     }
     if address::is_found(&config) {
@@ -175,8 +209,8 @@ async fn run<L: Invoke + Clone>(
         table,
         Rc::clone(&links),
         inputs,
-        (identity.clone(), denied.clone()),
-        members,
+        (identity.clone(), denied.clone(), deployments),
+        view,
         config.directory.clone(),
     );
     let accept = accept_all(&endpoint, &identity, &denied, &tokens, &links, &membership);
@@ -189,6 +223,30 @@ async fn run<L: Invoke + Clone>(
     }
     endpoint.close(transport::GOODBYE, b"the node has left");
     let _ = timeout(LAST_WORDS, endpoint.wait_idle()).await;
+}
+
+/// What a node keeps on disk beside its identity.
+struct Stores {
+    tokens: Tokens,
+    denied: DenyList,
+    deployments: Deployments,
+    bundles: Bundles,
+}
+
+impl Stores {
+    fn open(directory: &Path) -> Result<Self, StartError> {
+        let bundles = directory.join("bundles");
+        Ok(Self {
+            tokens: Tokens::load(directory)?,
+            denied: DenyList::load(directory)?,
+            deployments: Deployments::load(directory)?,
+            bundles: Bundles::open(bundles.clone()).map_err(|source| identity::Error::Io {
+                action: "create",
+                path: bundles,
+                source,
+            })?,
+        })
+    }
 }
 
 async fn accept_all<L: Invoke + Clone>(

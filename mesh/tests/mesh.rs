@@ -2,76 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::Path,
-    rc::Rc,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant, SystemTime},
-};
+#[path = "support/nodes.rs"]
+mod nodes;
 
-use fnmesh_invoke::{AppStatus, Error, Function, Invocation, Invoke, Reply};
-use fnmesh_mesh::{
-    Config, Join, Mesh, identity::TokenOptions, membership, membership::Profile, transport::quic::Congestion,
-};
+use std::thread;
 
-const SUSPICION: Duration = Duration::from_secs(120);
-
-struct Nothing;
-
-impl Invoke for Nothing {
-    async fn resolve(&self, app: &str, name: &str) -> Result<Arc<Function>, Error> {
-        Err(Error::UnknownFunction { function: format!("{app}/{name}"), nearest: Vec::new() })
-    }
-
-    async fn call(&self, _: Invocation) -> Result<Reply, Error> {
-        Err(Error::internal("nothing is served here"))
-    }
-
-    fn apps(&self) -> Vec<AppStatus> {
-        Vec::new()
-    }
-}
-
-fn start(directory: &Path, name: &str, join: Option<Join>) -> Mesh {
-    let config = Config {
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        advertise: None,
-        name: name.to_owned(),
-        zone: String::new(),
-        directory: directory.join(name),
-        join,
-        congestion: Congestion::Cubic,
-        // Who is silent is suspected for longer than any test waits: only who says goodbye is gone.
-        membership: membership::Config { suspicion: SUSPICION, ..membership::Config::default() },
-    };
-    Mesh::start(config, Profile::default(), || Rc::new(Nothing)).unwrap()
-}
-
-fn joined(directory: &Path, name: &str, member: &Mesh, shares_authority: bool) -> Mesh {
-    let handle = member.handle();
-    let options = TokenOptions { shares_authority, ..TokenOptions::default() };
-    let authority = handle.identity().authority().unwrap();
-    let token = handle.tokens().create(authority, options, SystemTime::now()).unwrap();
-    start(directory, name, Some(Join { address: handle.address(), token: Some(token) }))
-}
-
-fn wait_until(is_so: impl Fn() -> bool, what: &str) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn sees(mesh: &Mesh, count: usize) -> bool {
-    mesh.handle().members().iter().filter(|member| member.is_reachable && member.record.is_some()).count() == count
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
-}
+use fnmesh_mesh::Mesh;
+use nodes::{block_on, joined, sees, start, wait_until};
 
 #[test]
 fn five_nodes_that_join_at_once_see_each_other() {

@@ -153,8 +153,8 @@ fn what_is_unknown_is_ignored_or_said_to_be() {
         for (request, answer) in [
             (r#"{"new":[1],"jsonrpc":"2.0","id":7,"method":"ping"}"#, r#"{"jsonrpc":"2.0","id":7,"result":null}"#),
             (
-                r#"{"jsonrpc":"2.0","id":7,"method":"host","params":{}}"#,
-                r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32601,"message":"no method \"host\"; known are "#,
+                r#"{"jsonrpc":"2.0","id":7,"method":"hosts","params":{}}"#,
+                r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32601,"message":"no method \"hosts\"; known are "#,
             ),
             (
                 r#"{"jsonrpc":"2.0","id":7,"method":"invoke","params":{}}"#,

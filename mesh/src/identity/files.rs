@@ -20,7 +20,7 @@ pub(super) const TOKENS: &str = "tokens.json";
 pub(super) const DENIED: &str = "denied.json";
 
 /// No file of ours is near this: beyond it there is something else in its place.
-const MAX_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 16 << 20;
 
 /// Random bytes, for secrets and names.
 pub(super) fn random<const N: usize>() -> Result<[u8; N], Error> {

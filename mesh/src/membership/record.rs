@@ -2,7 +2,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::NodeId;
+use crate::{NodeId, hex};
 
 /// What a node says of itself: who it is and what it serves.
 ///
@@ -53,6 +53,9 @@ pub struct Profile {
     /// What it serves. An app that is not ready to be called is not here.
     #[serde(default)]
     pub apps: Vec<App>,
+    /// The deployed apps it is about to serve.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub starting: Vec<Arc<str>>,
 }
 
 impl Profile {
@@ -60,6 +63,7 @@ impl Profile {
     pub(super) fn differs_in_load_alone(&self, other: &Self) -> bool {
         let head = |profile: &Self| (profile.name.clone(), profile.zone.clone(), profile.http, profile.status);
         head(self) == head(other)
+            && self.starting == other.starting
             && self.apps.len() == other.apps.len()
             && self.apps.iter().zip(&other.apps).all(|(a, b)| a.serves_as(b))
     }
@@ -83,7 +87,7 @@ pub enum Status {
 pub struct App {
     /// The app's name.
     pub name: Arc<str>,
-    /// The number of the version: 1, 2, ...
+    /// The number of the version: 1, 2, ..., or 0 where the app is served from a directory and not deployed.
     pub version: u64,
     /// The hash of its content, which identifies it.
     #[serde(with = "hex")]
@@ -129,27 +133,6 @@ impl Load {
             more => u16::BITS - more.leading_zeros(),
         };
         step(self) != step(old)
-    }
-}
-
-mod hex {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(hash: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
-        let digit = |nibble: u8| char::from_digit(nibble.into(), 16).expect("a nibble is below 16");
-        let text: String = hash.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
-        serializer.serialize_str(&text)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is not a content hash: 64 hex digits are")))
-    }
-
-    fn parse(text: &str) -> Option<[u8; 32]> {
-        let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
-        let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-        if digits.len() == 64 { bytes.try_into().ok() } else { None }
     }
 }
 

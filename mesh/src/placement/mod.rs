@@ -15,25 +15,12 @@ mod tests;
 
 use std::{
     hash::BuildHasher,
-    num::NonZero,
     time::{Duration, Instant},
 };
 
 use rustc_hash::FxBuildHasher;
 
-use crate::{NodeId, membership::Load};
-
-/// How many nodes host an app.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Replicas {
-    /// As many as its load asks for, and at least one.
-    #[default]
-    Auto,
-    /// So many, or all where there are fewer.
-    Count(NonZero<usize>),
-    /// All.
-    All,
-}
+use crate::{NodeId, deployments::Replicas, membership::Load};
 
 /// When apps move.
 #[derive(Clone, Debug, PartialEq)]

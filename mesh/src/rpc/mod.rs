@@ -1,6 +1,7 @@
 //! The methods that nodes call on each other, on both sides; the only place that knows their names and error codes.
 //! `docs/protocol.md` describes them.
 
+mod deploy;
 mod describe;
 mod fault;
 mod invoke;
@@ -18,13 +19,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::mpsc;
 
+pub(crate) use deploy::{announce, drain, fetch_bundle, host};
 pub(crate) use describe::describe;
 pub(crate) use invoke::{invoke, read as read_invoke};
 pub(crate) use members::{record, snapshot};
 pub(crate) use trust::{deny, renew};
 
 use crate::{
-    NodeId,
+    Ask, NodeId,
+    bundles::Bundles,
+    deployments::Deployments,
     driver::Input,
     identity::{DenyList, Identity},
     membership::{Event, Membership},
@@ -47,10 +51,19 @@ const SNAPSHOT: &str = "snapshot";
 const RENEW: &str = "renew";
 /// Takes over which nodes are no longer of the mesh.
 const DENY: &str = "deny";
+/// Takes over what is deployed.
+const ANNOUNCE: &str = "announce";
+/// Streams a bundle.
+const FETCH_BUNDLE: &str = "fetch_bundle";
+/// Asks the peer to host an app.
+const HOST: &str = "host";
+/// Asks the peer to take no more calls, or to take them again.
+const DRAIN: &str = "drain";
 /// Answers with nothing.
 const PING: &str = "ping";
 
-const METHODS: [&str; 7] = [INVOKE, DESCRIBE, RECORD, SNAPSHOT, RENEW, DENY, PING];
+const METHODS: [&str; 11] =
+    [INVOKE, DESCRIBE, RECORD, SNAPSHOT, RENEW, DENY, ANNOUNCE, FETCH_BUNDLE, HOST, DRAIN, PING];
 
 /// What this node can do for its peers.
 pub(crate) struct Service<L> {
@@ -60,6 +73,10 @@ pub(crate) struct Service<L> {
     pub(crate) membership: Weak<RefCell<Membership>>,
     pub(crate) identity: Identity,
     pub(crate) denied: DenyList,
+    pub(crate) deployments: Deployments,
+    pub(crate) bundles: Bundles,
+    /// Where it passes on what peers ask of the node.
+    pub(crate) asks: mpsc::UnboundedSender<Ask>,
     /// Where it tells what it has heard.
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
 }
@@ -72,7 +89,7 @@ pub(crate) struct PeerHandler<L> {
 
 impl<L: Invoke + Clone> Handler for PeerHandler<L> {
     fn handle(&self, request: Request<'_>) -> LocalFuture<Answer> {
-        let Service { local, membership, identity, denied, inputs } = &*self.service;
+        let Service { local, membership, identity, denied, inputs, .. } = &*self.service;
         // The node ends.
         let Some(membership) = membership.upgrade() else { return fail(fault::failure(&Error::Draining)) };
         match request.method {
@@ -82,6 +99,10 @@ impl<L: Invoke + Clone> Handler for PeerHandler<L> {
             SNAPSHOT => members::answer_snapshot(&membership.borrow(), &request),
             RENEW => trust::answer_renew(identity, self.peer, &request),
             DENY => trust::answer_deny(denied, inputs, &request),
+            ANNOUNCE => deploy::answer_announce(&self.service.deployments, inputs, &request),
+            FETCH_BUNDLE => deploy::answer_fetch(&self.service.bundles, &request),
+            HOST => deploy::answer_host(&self.service.asks, self.peer, &request),
+            DRAIN => deploy::answer_drain(&self.service.asks, self.peer, &request),
             PING => Box::pin(async { value(&()) }),
             method => {
                 let message = format!("no method {method:?}; known are {}", METHODS.join(", "));

@@ -155,6 +155,9 @@ pub struct AppStatus {
     pub directory: String,
     /// Hash of the content that is served, 12 hex digits.
     pub version: String,
+    /// The whole of that hash; zero when nothing is served.
+    #[serde(skip)]
+    pub hash: [u8; 32],
     /// Whether it can be called.
     #[serde(flatten)]
     pub state: AppState,

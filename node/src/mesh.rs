@@ -137,7 +137,7 @@ fn announced(app: &AppStatus) -> Option<App> {
     serves.then(|| App {
         name: app.name.as_str().into(),
         version: 1,
-        hash: hash(&app.version),
+        hash: app.hash,
         functions: functions.into_iter().collect(),
         load: Load::default(),
     })
@@ -148,15 +148,6 @@ fn names(function: &Function) -> [Arc<str>; 3] {
     let name = &function.id.name;
     let short = name.rsplit('.').next().unwrap_or(name);
     [Arc::clone(name), format!("{}.{short}", function.module).into(), format!("{}.{short}", function.file).into()]
-}
-
-/// The content hash whose first hex digits the runtime shows, the rest zero.
-fn hash(version: &str) -> [u8; 32] {
-    let mut hash = [0; 32];
-    for (byte, digits) in hash.iter_mut().zip(version.as_bytes().chunks_exact(2)) {
-        *byte = std::str::from_utf8(digits).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok()).unwrap_or(0);
-    }
-    hash
 }
 
 /// `/_/nodes`: who is in the mesh, this node first.

@@ -5,7 +5,7 @@ pub(crate) mod module;
 mod name;
 #[cfg(test)]
 mod tests;
-mod version;
+pub(crate) mod version;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,6 +30,8 @@ pub struct App {
     pub directory: PathBuf,
     /// Hash of its files, 12 hex digits.
     pub version: String,
+    /// The whole of that hash.
+    pub hash: [u8; 32],
     /// What is loaded, in this order.
     pub modules: Vec<Module>,
     /// Its settings.
@@ -104,7 +106,7 @@ impl App {
     pub fn read(directory: &Path, name: Option<&str>) -> Result<Self, AppError> {
         let canonical = locate(directory)?;
         let bounds = |manifest: &Manifest| version::Bounds::of(&canonical, &manifest.writable);
-        let version = version::hash(&canonical, &bounds(&Manifest::read(&canonical)?))?;
+        let hash = version::hash(&canonical, &bounds(&Manifest::read(&canonical)?))?;
         // Again, and all else after it: a file that changes while the rest is read then gives another version next time.
         let manifest = Manifest::read(&canonical)?;
         let name = match name.or(manifest.name.as_deref()) {
@@ -122,8 +124,9 @@ impl App {
         let modules = modules(&canonical, &manifest, files)?;
         let env = env(&canonical, &manifest)?;
         let (sources, hints, links) = Default::default();
+        let (version, hash) = (version::name(&hash), *hash.as_bytes());
         let mut app =
-            Self { name, directory: canonical, version, modules, manifest, env, sources, hints, links, warnings };
+            Self { name, directory: canonical, version, hash, modules, manifest, env, sources, hints, links, warnings };
         app.read_sources()?;
         Ok(app)
     }

@@ -41,7 +41,8 @@ impl Entry {
         AppStatus {
             name: name.to_owned(),
             directory: self.directory.clone(),
-            version: serving.map(|version| version.hash.clone()).unwrap_or_default(),
+            version: serving.map(|version| version.name.clone()).unwrap_or_default(),
+            hash: serving.map(|version| version.hash).unwrap_or_default(),
             state: self.state.clone(),
             pools: serving.map(|version| version.pools.iter().map(|it| it.pool.status()).collect()).unwrap_or_default(),
             functions: serving.map(|version| version.functions.clone()).unwrap_or_default(),
@@ -72,7 +73,8 @@ impl Drop for Owned {
 
 /// What one deployment of an app serves.
 pub(crate) struct Version {
-    pub(crate) hash: String,
+    pub(crate) name: String,
+    pub(crate) hash: [u8; 32],
     pub(crate) pools: Vec<Owned>,
     /// Sorted by name.
     functions: Vec<Arc<Function>>,
@@ -115,7 +117,8 @@ impl Version {
         let names = names(&functions);
         let functions = functions.into_iter().map(|(function, _)| function).collect();
         Self {
-            hash: app.version.clone(),
+            name: app.version.clone(),
+            hash: app.hash,
             pools: loaded.into_iter().map(|(owned, _)| owned).collect(),
             functions,
             names,

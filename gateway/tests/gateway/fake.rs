@@ -158,6 +158,7 @@ impl Invoke for Fake {
             name: "t".into(),
             directory: "/t".into(),
             version: "0123456789ab".into(),
+            hash: [1; 32],
             state: self.state.clone(),
             pools: vec![PoolStatus {
                 instances: vec![instance(1, InstanceState::Ready), instance(2, InstanceState::Draining)],

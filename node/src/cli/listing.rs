@@ -156,6 +156,7 @@ mod tests {
             name: "shop".to_owned(),
             directory: "/srv/shop".to_owned(),
             version: "0123456789ab".to_owned(),
+            hash: [1; 32],
             state: fnmesh_invoke::AppState::Stale {
                 error: Failure { kind: "SyntaxError".to_owned(), ..Failure::default() },
             },

@@ -22,6 +22,7 @@ fn app(functions: &[&str]) -> AppStatus {
         name: "shop".to_owned(),
         directory: "/srv/shop".to_owned(),
         version: "0123456789ab".to_owned(),
+        hash: [1; 32],
         state: AppState::Ready,
         pools: Vec::new(),
         functions: functions.iter().map(function).collect(),

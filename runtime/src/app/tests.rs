@@ -31,6 +31,14 @@ fn files_of(app: &App) -> Vec<&str> {
 }
 
 #[test]
+fn version_is_the_start_of_the_hash() {
+    let [one, other] = [read(&[("a.py", "x = 1")]).unwrap(), read(&[("a.py", "x = 2")]).unwrap()];
+    let hex: String = one.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(one.version, hex[..12]);
+    assert_ne!(one.hash, other.hash);
+}
+
+#[test]
 fn source_files_at_the_top_are_modules() {
     let app = read(&[
         ("text.py", ""),

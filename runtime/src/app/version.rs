@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, Read},
     os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use blake3::Hasher;
@@ -13,11 +13,11 @@ use bytesize::ByteSize;
 use super::AppError;
 
 /// How large an app may be, and what in it is no part of it.
-pub(super) struct Bounds {
+pub(crate) struct Bounds {
     /// Data that it writes itself, absolute.
-    pub(super) data: Vec<PathBuf>,
-    pub(super) entries: usize,
-    pub(super) size: ByteSize,
+    pub(crate) data: Vec<PathBuf>,
+    pub(crate) entries: usize,
+    pub(crate) size: ByteSize,
 }
 
 impl Default for Bounds {
@@ -28,38 +28,74 @@ impl Default for Bounds {
 
 impl Bounds {
     /// For the app in `directory` that may write to these paths.
-    pub(super) fn of(directory: &Path, writable: &[PathBuf]) -> Self {
+    pub(crate) fn of(directory: &Path, writable: &[PathBuf]) -> Self {
         let data = writable.iter().filter_map(|path| fs::canonicalize(directory.join(path)).ok());
         Self { data: data.collect(), ..Self::default() }
     }
+
+    /// Whether `target` lies in data that lies in the app.
+    fn is_data(&self, directory: &Path, target: &Path) -> bool {
+        let within = |data: &&PathBuf| data.starts_with(directory) && *data != directory;
+        self.data.iter().filter(within).any(|data| target.starts_with(data))
+    }
 }
 
-/// Hash of the paths and contents of the app's [`files`], 12 hex digits.
+/// What one of the app's [`files`] counts as.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Its content.
+    File,
+    /// The content of the file in the app that it is a link to, canonical.
+    Copy(PathBuf),
+    /// What it says as a link: where it leads in the app, relative to where it lies, wherever that can be told.
+    Link(PathBuf),
+}
+
+/// Puts the hash of an app together, file by file in order.
+#[derive(Default)]
+pub(crate) struct Total(Hasher);
+
+impl Total {
+    pub(crate) fn add(&mut self, path: &Path, content: blake3::Hash) {
+        let path = path.as_os_str().as_bytes();
+        self.0.update(&(path.len() as u64).to_le_bytes()).update(path).update(content.as_bytes());
+    }
+
+    pub(crate) fn finish(&self) -> blake3::Hash {
+        self.0.finalize()
+    }
+}
+
+/// What people call the version with this hash: its first 12 hex digits.
+pub(super) fn name(hash: &blake3::Hash) -> String {
+    let mut hex = hash.to_hex().to_string();
+    hex.truncate(12);
+    hex
+}
+
+/// Hash of the paths and contents of the app's [`files`].
 ///
-/// Links count by what they say, unless they lead to a file in the app. A file that cannot be read counts by its
-/// name, one that vanished meanwhile (editors replace files) not at all.
-pub(super) fn hash(directory: &Path, bounds: &Bounds) -> Result<String, AppError> {
-    let mut total = Hasher::new();
+/// The same wherever the app lies. A file that cannot be read counts by its name, one that vanished meanwhile (editors
+/// replace files) not at all.
+pub(super) fn hash(directory: &Path, bounds: &Bounds) -> Result<blake3::Hash, AppError> {
+    let mut total = Total::default();
     let mut left = bounds.size.as_u64();
     for path in files(directory, bounds)? {
-        let content = match digest(directory, &path, &mut left) {
+        let content = match digest(directory, &path, bounds, &mut left) {
             Ok(Some(content)) => content,
             Ok(None) => return Err(too_large(directory, format!("{} of files", bounds.size))),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => blake3::hash(b""),
             Err(error) if is_passing(&error) => continue,
             Err(error) => return Err(unreadable(directory, &path, &error)),
         };
-        let path = path.as_os_str().as_bytes();
-        total.update(&(path.len() as u64).to_le_bytes()).update(path).update(content.as_bytes());
+        total.add(&path, content);
     }
-    let mut hex = total.finalize().to_hex().to_string();
-    hex.truncate(12);
-    Ok(hex)
+    Ok(total.finish())
 }
 
 /// The app's own files and links, relative, sorted: without installed packages, caches and dot files other than
 /// `.env`. Links to directories are not followed, so that they cannot run in a circle.
-pub(super) fn files(directory: &Path, bounds: &Bounds) -> Result<Vec<PathBuf>, AppError> {
+pub(crate) fn files(directory: &Path, bounds: &Bounds) -> Result<Vec<PathBuf>, AppError> {
     let mut files = Vec::new();
     let mut directories = vec![PathBuf::new()];
     let mut entries = 0;
@@ -100,15 +136,44 @@ fn is_excluded(directory: &Path, path: &Path, is_dir: bool) -> bool {
         || is_environment()
 }
 
-/// `None` when the file has more than `left` bytes, which is what the files after it may have.
-fn digest(directory: &Path, path: &Path, left: &mut u64) -> io::Result<Option<blake3::Hash>> {
-    let mut path = directory.join(path);
-    if path.is_symlink() {
-        match fs::canonicalize(&path) {
-            Ok(target) if target.starts_with(directory) && target.is_file() => path = target,
-            _ => return Ok(Some(blake3::hash(fs::read_link(&path)?.as_os_str().as_bytes()))),
-        }
+/// What the file or link `path`, of the app in the canonical `directory`, counts as.
+///
+/// # Errors
+/// When it is a link that cannot be read.
+pub(crate) fn kind(directory: &Path, path: &Path, bounds: &Bounds) -> io::Result<Kind> {
+    let absolute = directory.join(path);
+    if !absolute.is_symlink() {
+        return Ok(Kind::File);
     }
+    match fs::canonicalize(&absolute) {
+        Ok(target) if !target.starts_with(directory) => Ok(Kind::Link(fs::read_link(&absolute)?)),
+        Ok(target) if target.is_file() && !bounds.is_data(directory, &target) => Ok(Kind::Copy(target)),
+        Ok(target) => Ok(Kind::Link(relative(&absolute, &target))),
+        Err(_) => Ok(Kind::Link(fs::read_link(&absolute)?)),
+    }
+}
+
+/// What a link says counts as.
+pub(crate) fn of_link(says: &Path) -> blake3::Hash {
+    blake3::hash(says.as_os_str().as_bytes())
+}
+
+/// What the link `from` to `target` says if it is relative. Both are absolute, without links on the way.
+pub(crate) fn relative(from: &Path, target: &Path) -> PathBuf {
+    let from = from.parent().unwrap_or(from);
+    let shared = from.components().zip(target.components()).take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(shared).map(|_| Component::ParentDir);
+    let says: PathBuf = up.chain(target.components().skip(shared)).collect();
+    if says.as_os_str().is_empty() { PathBuf::from(".") } else { says }
+}
+
+/// `None` when the file has more than `left` bytes, which is what the files after it may have.
+fn digest(directory: &Path, path: &Path, bounds: &Bounds, left: &mut u64) -> io::Result<Option<blake3::Hash>> {
+    let path = match kind(directory, path, bounds)? {
+        Kind::File => directory.join(path),
+        Kind::Copy(target) => target,
+        Kind::Link(says) => return Ok(Some(of_link(&says))),
+    };
     let mut hasher = Hasher::new();
     hasher.update_reader(fs::File::open(path)?.take(*left + 1))?;
     let Some(rest) = left.checked_sub(hasher.count()) else { return Ok(None) };
@@ -148,7 +213,7 @@ mod tests {
         directory
     }
 
-    fn hash_of(app: &TempDir) -> String {
+    fn hash_of(app: &TempDir) -> blake3::Hash {
         hash(&app.path().canonicalize().unwrap(), &Bounds::default()).unwrap()
     }
 
@@ -156,7 +221,7 @@ mod tests {
     fn equal_content_gives_equal_hash() {
         let files = [("a.py", "x = 1"), ("lib/b.py", "y = 2")];
         assert_eq!(hash_of(&app(&files)), hash_of(&app(&files)));
-        assert_eq!(hash_of(&app(&files)).len(), 12);
+        assert_eq!(name(&hash_of(&app(&files))).len(), 12);
     }
 
     #[test]
@@ -198,7 +263,7 @@ mod tests {
         symlink("..", app.path().join("lib/up")).unwrap();
         symlink("loop", app.path().join("loop")).unwrap();
         assert_eq!(files(app.path(), &Bounds::default()).unwrap().len(), 4);
-        assert_eq!(hash_of(&app).len(), 12);
+        hash_of(&app);
     }
 
     #[test]
@@ -209,6 +274,31 @@ mod tests {
         fs::remove_file(app.path().join("a.py")).unwrap();
         fs::write(app.path().join("a.py"), "1").unwrap();
         assert_eq!(linked, hash_of(&app));
+    }
+
+    #[test]
+    fn links_count_the_same_wherever_the_app_lies() {
+        let apps = [(); 2].map(|()| app(&[("lib/a.txt", "1"), ("lib/sub/b.txt", "2")]));
+        for (app, up) in apps.iter().zip(["../lib", "./../lib/sub/.."]) {
+            symlink(app.path().join("lib"), app.path().join("absolute")).unwrap();
+            symlink(up, app.path().join("lib/up")).unwrap();
+        }
+        assert_eq!(hash_of(&apps[0]), hash_of(&apps[1]));
+        let root = apps[0].path().canonicalize().unwrap();
+        let kind = |path| kind(&root, Path::new(path), &Bounds::default()).unwrap();
+        assert_eq!(kind("absolute"), Kind::Link("lib".into()));
+        assert_eq!(kind("lib/up"), Kind::Link(".".into()));
+    }
+
+    #[test]
+    fn link_to_data_counts_by_what_it_says() {
+        let app = app(&[("a.py", ""), ("data/state.json", "1")]);
+        symlink("data/state.json", app.path().join("state.json")).unwrap();
+        let root = app.path().canonicalize().unwrap();
+        let hash = || hash(&root, &Bounds::of(&root, &["data".into()])).unwrap();
+        let before = hash();
+        fs::write(root.join("data/state.json"), "2").unwrap();
+        assert_eq!(before, hash());
     }
 
     #[test]
@@ -232,7 +322,7 @@ mod tests {
     #[test]
     fn vanished_file_counts_as_absent() {
         let app = app(&[("a.py", "")]);
-        let error = digest(app.path(), Path::new("gone.py"), &mut 10).unwrap_err();
+        let error = digest(app.path(), Path::new("gone.py"), &Bounds::default(), &mut 10).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 

@@ -77,7 +77,7 @@ transport: ## compare the mesh's transport with tonic gRPC, write loadtest/TRANS
 
 fuzz: ## fuzz each reader of strange bytes for FUZZ_SECONDS
 	@scripts/setup fuzz
-	for target in frame framing link route rpc; do scripts/fuzz $$target $(FUZZ_SECONDS); done
+	for target in bundle frame framing link route rpc; do scripts/fuzz $$target $(FUZZ_SECONDS); done
 
 clean: ## remove all that was built
 	cargo clean

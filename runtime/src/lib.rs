@@ -11,10 +11,13 @@
 #![deny(unsafe_code)]
 
 pub mod app;
+pub mod bundle;
 mod catalog;
 mod channel;
 mod config;
 pub mod deps;
+#[doc(hidden)]
+pub mod fuzz;
 mod inspect;
 mod instance;
 pub mod javascript;

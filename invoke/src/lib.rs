@@ -49,8 +49,31 @@ pub trait Invoke: 'static {
     /// Any [`Error`]; at the invocation's deadline [`Error::DeadlineExceeded`].
     fn call(&self, invocation: Invocation) -> impl Future<Output = Result<Reply, Error>>;
 
+    /// Whether a call of `function` could begin now. Cheap to ask before each call; it may be otherwise when the call
+    /// comes.
+    fn room(&self, function: &Function) -> Room {
+        let _ = function;
+        Room::Free
+    }
+
     /// Every app, with its functions and state, sorted by name.
     fn apps(&self) -> Vec<AppStatus>;
+}
+
+/// Whether a call could begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// At once, or as soon as another instance has started.
+    Free,
+    /// It would wait for others to end: there are as many instances as there may be, and all are busy.
+    Full {
+        /// Calls that run and wait.
+        calls: usize,
+        /// Calls that can run at a time.
+        capacity: usize,
+    },
+    /// The function is not served here any more.
+    Gone,
 }
 
 impl<I: Invoke> Invoke for Rc<I> {
@@ -60,6 +83,10 @@ impl<I: Invoke> Invoke for Rc<I> {
 
     async fn call(&self, invocation: Invocation) -> Result<Reply, Error> {
         (**self).call(invocation).await
+    }
+
+    fn room(&self, function: &Function) -> Room {
+        (**self).room(function)
     }
 
     fn apps(&self) -> Vec<AppStatus> {

@@ -45,6 +45,7 @@ impl Control for Admin {
         match path {
             "nodes" => Some(mesh::nodes(mesh)),
             "routes" => Some(mesh::routes(mesh)),
+            "deployments" => Some(mesh::deployments(mesh)),
             _ => None,
         }
     }

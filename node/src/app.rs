@@ -14,7 +14,7 @@ use fnmesh_invoke::{AppState, AppStatus, Failure, FunctionId, Language};
 use fnmesh_runtime::{
     Runtime,
     app::{App, AppError},
-    deps::{self, Progress},
+    deps::{self, Dependencies, Progress},
 };
 use tokio::{sync::Notify, task, time};
 
@@ -57,6 +57,76 @@ impl Host {
     fn status(&self, name: &str) -> Option<AppStatus> {
         self.runtime.apps().into_iter().find(|app| app.name == name)
     }
+
+    /// Installs what an app needs, and has the runtime serve it.
+    async fn start(&self, app: App) -> Result<(), Failure> {
+        let dependencies = self.install(&app).await?;
+        self.runtime.deploy(app, &dependencies).await
+    }
+
+    /// Installs what an app needs.
+    pub(crate) async fn install(&self, app: &App) -> Result<Dependencies, Failure> {
+        self.check_extension(app)?;
+        let mut tell = |progress| self.tell_progress(&app.name, progress);
+        Ok(deps::install(app, &self.config.tools, &mut tell).await?)
+    }
+
+    fn check_extension(&self, app: &App) -> Result<(), Failure> {
+        let config = &self.config;
+        if !app.languages().contains(&Language::Python) || config.runtime.python_extension.is_file() {
+            return Ok(());
+        }
+        let places: Vec<_> = config.python_extensions.iter().map(|path| path.display().to_string()).collect();
+        let message = format!(
+            "the Python worker extension is missing; looked for {}. Name it with --python-extension FILE",
+            places.join(" and ")
+        );
+        Err(failure("MissingExtension", message))
+    }
+
+    fn tell_progress(&self, app: &str, progress: Progress) {
+        let step = match progress {
+            Progress::Started { what } => format!("installing {what}"),
+            Progress::Line { text } => text,
+            Progress::Finished { what, elapsed } => format!("installed {what} in {}", report::elapsed(elapsed)),
+        };
+        self.tell(&Event::Installing { app: app.to_owned(), step });
+    }
+
+    /// Tells that another version of an app serves; `before` is what served until then.
+    pub(crate) fn tell_serving(&self, name: &str, before: Option<&AppStatus>, elapsed: Duration) {
+        let Some(app) = self.status(name) else { return };
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        self.tell(&match before {
+            None => Event::Ready { app, elapsed_ms },
+            Some(before) => {
+                let (added, removed) = (missing(&app, before), missing(before, &app));
+                Event::Reloaded { app, elapsed_ms, added, removed }
+            }
+        });
+    }
+
+    /// Tells that an app does not start. Its calls are answered so where no older version serves, unless they can run
+    /// elsewhere.
+    pub(crate) fn tell_failed(&self, name: &str, directory: &Path, error: Failure, is_elsewhere: bool) {
+        if !is_elsewhere {
+            self.runtime.deploy_failed(name, directory, error.clone());
+        }
+        let serving = self.serving(name).map(|app| app.version);
+        let directory = directory.display().to_string();
+        self.tell(&Event::Failed { app: name.to_owned(), directory, error, serving });
+    }
+
+    /// Serves an app no longer; its calls end first.
+    pub(crate) fn remove(&self, name: &str) {
+        self.runtime.remove(name);
+        self.tell(&Event::Removed { app: name.to_owned() });
+    }
+
+    /// The app, if a version of it serves.
+    pub(crate) fn serving(&self, name: &str) -> Option<AppStatus> {
+        self.status(name).filter(is_serving)
+    }
 }
 
 /// Deploys an app, and then each change of it, for as long as the node serves.
@@ -92,34 +162,18 @@ struct Hosted {
 impl Hosted {
     async fn deploy(&self, read: Result<App, AppError>) {
         let begin = Instant::now();
-        let before = self.host.status(&self.name()).filter(is_serving);
+        let before = self.host.serving(&self.name());
         let deployed = match read.map_err(Failure::from) {
             Ok(app) => match self.rename(&app.name) {
-                Ok(()) => self.start(app).await,
+                Ok(()) => self.host.start(app).await,
                 Err(failure) => Err(failure),
             },
             Err(failure) => Err(failure),
         };
         match deployed {
-            Ok(()) => self.tell_serving(before.as_ref(), begin.elapsed()),
-            Err(failure) => self.tell_failed(failure),
+            Ok(()) => self.host.tell_serving(&self.name(), before.as_ref(), begin.elapsed()),
+            Err(failure) => self.host.tell_failed(&self.name(), &self.directory, failure, false),
         }
-    }
-
-    async fn start(&self, app: App) -> Result<(), Failure> {
-        self.check_extension(&app)?;
-        let mut tell = |progress| self.tell_progress(progress);
-        let dependencies = deps::install(&app, &self.host.config.tools, &mut tell).await?;
-        self.host.runtime.deploy(app, &dependencies).await
-    }
-
-    fn tell_progress(&self, progress: Progress) {
-        let step = match progress {
-            Progress::Started { what } => format!("installing {what}"),
-            Progress::Line { text } => text,
-            Progress::Finished { what, elapsed } => format!("installed {what} in {}", report::elapsed(elapsed)),
-        };
-        self.host.tell(&Event::Installing { app: self.name(), step });
     }
 
     /// Takes the name that the manifest gives now.
@@ -141,19 +195,6 @@ impl Hosted {
 
     fn name(&self) -> String {
         self.name.borrow().clone()
-    }
-
-    fn check_extension(&self, app: &App) -> Result<(), Failure> {
-        let config = &self.host.config;
-        if !app.languages().contains(&Language::Python) || config.runtime.python_extension.is_file() {
-            return Ok(());
-        }
-        let places: Vec<_> = config.python_extensions.iter().map(|path| path.display().to_string()).collect();
-        let message = format!(
-            "the Python worker extension is missing; looked for {}. Name it with --python-extension FILE",
-            places.join(" and ")
-        );
-        Err(failure("MissingExtension", message))
     }
 
     /// Waits for another version than `attempted`; without a watcher there never is one.
@@ -198,25 +239,6 @@ impl Hosted {
             tracing::warn!(target: "fnmesh::node", %app, %directory, %error, "some changes will not be noticed");
         }
     }
-
-    fn tell_serving(&self, before: Option<&AppStatus>, elapsed: Duration) {
-        let Some(app) = self.host.status(&self.name()) else { return };
-        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        self.host.tell(&match before {
-            None => Event::Ready { app, elapsed_ms },
-            Some(before) => {
-                let (added, removed) = (missing(&app, before), missing(before, &app));
-                Event::Reloaded { app, elapsed_ms, added, removed }
-            }
-        });
-    }
-
-    fn tell_failed(&self, error: Failure) {
-        self.host.runtime.deploy_failed(&self.name(), &self.directory, error.clone());
-        let serving = self.host.status(&self.name()).filter(is_serving).map(|app| app.version);
-        let directory = self.directory.display().to_string();
-        self.host.tell(&Event::Failed { app: self.name(), directory, error, serving });
-    }
 }
 
 fn is_serving(app: &AppStatus) -> bool {
@@ -229,7 +251,7 @@ fn missing(of: &AppStatus, other: &AppStatus) -> Vec<String> {
     of.functions.iter().map(|function| &function.id).filter(|id| !known(id)).map(ToString::to_string).collect()
 }
 
-fn failure(kind: &str, message: String) -> Failure {
+pub(crate) fn failure(kind: &str, message: String) -> Failure {
     Failure { kind: kind.to_owned(), message, stack: String::new() }
 }
 

@@ -19,6 +19,12 @@ fn cache_dir_of(xdg: Option<PathBuf>, home: Option<PathBuf>) -> PathBuf {
     xdg.or_else(|| home.map(|home| home.join(".cache"))).unwrap_or_else(env::temp_dir).join("fnmesh")
 }
 
+/// Where what runs for this user leaves a sign of itself.
+pub(crate) fn run_dir() -> PathBuf {
+    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    runtime.map_or_else(|| cache_dir().join("run"), |runtime| runtime.join("fnmesh"))
+}
+
 /// The search path for interpreters.
 pub(crate) fn path() -> Option<OsString> {
     env::var_os("PATH")

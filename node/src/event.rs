@@ -65,6 +65,11 @@ pub enum Event {
         /// The version that keeps serving; without one, calls are answered with this error.
         serving: Option<String>,
     },
+    /// A deployed app is not served by this node any more.
+    Removed {
+        /// The app.
+        app: String,
+    },
     /// Every app was loaded or has failed once.
     Settled {
         /// All of them.

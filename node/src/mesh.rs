@@ -1,38 +1,34 @@
 //! The node's part in a mesh: what it says of itself there, and what it tells of others.
 
 use std::{
-    collections::BTreeSet,
     fs::{DirBuilder, File, OpenOptions},
     io,
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
     rc::Rc,
-    sync::Arc,
 };
 
-use fnmesh_invoke::{AppState, AppStatus, Function};
 use fnmesh_mesh::{
-    Config, Handle, Mesh, StartError as MeshError,
+    Ask, Config, Handle, Mesh, StartError as MeshError,
     identity::TokenOptions,
-    membership::{App, Load, Profile, Status},
+    membership::{Profile, Status},
 };
 use fnmesh_runtime::Runtime;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 use tokio::{
+    sync::mpsc,
     task::{self, JoinSet},
-    time::{Duration, sleep},
 };
 
 use crate::{
     error::StartError,
     event::{Event, Observer},
+    hosting::Command,
+    running::Mark,
     socket,
 };
-
-/// Apps that change at once, as when a node starts, are announced together.
-const ANNOUNCE_AFTER: Duration = Duration::from_millis(20);
 
 /// Below the node's data: what makes it a node of its mesh.
 const IDENTITY: &str = "mesh";
@@ -40,6 +36,8 @@ const IDENTITY: &str = "mesh";
 /// A running part.
 pub(crate) struct Part {
     mesh: Mesh,
+    commands: Option<mpsc::UnboundedReceiver<Command>>,
+    _mark: Option<Mark>,
     /// Keeps other nodes out of the directory.
     _lock: File,
     _socket: JoinSet<()>,
@@ -66,9 +64,14 @@ pub(crate) async fn start(
     let handle = mesh.handle();
     let join = if handle.is_founder() { Some(join_arguments(handle).await?) } else { None };
     observer(&Event::Meshed { node: handle.node().to_string(), address: handle.address(), join });
-    let socket =
-        socket::serve(&data, handle.clone()).map_err(|source| StartError::Data { directory: data.clone(), source })?;
-    Ok(Part { mesh, _lock: lock, _socket: socket })
+    let (orders, commands) = mpsc::unbounded_channel();
+    let socket = socket::serve(&data, handle.clone(), orders)
+        .map_err(|source| StartError::Data { directory: data.clone(), source })?;
+    let mark = Mark::leave(&data, &handle.node().to_string());
+    if let Err(error) = &mark {
+        tracing::warn!(target: "fnmesh::node", %error, "commands will need --data to find this node");
+    }
+    Ok(Part { mesh, commands: Some(commands), _mark: mark.ok(), _lock: lock, _socket: socket })
 }
 
 impl Part {
@@ -76,23 +79,13 @@ impl Part {
         self.mesh.handle()
     }
 
-    /// Says what `runtime` serves, now and after every change, until the returned set is dropped.
-    pub(crate) fn announce(&self, runtime: Runtime, http: SocketAddr) -> JoinSet<()> {
-        let handle = self.handle().clone();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let mut changes = runtime.changes();
-            loop {
-                let apps = runtime.apps().iter().filter_map(announced).collect();
-                handle.announce(Profile { http: Some(http), apps, ..Profile::default() });
-                if changes.changed().await.is_err() {
-                    return;
-                }
-                sleep(ANNOUNCE_AFTER).await;
-                changes.mark_unchanged();
-            }
-        });
-        tasks
+    /// What users and peers ask of the node from now on.
+    ///
+    /// # Panics
+    /// The second time.
+    pub(crate) fn asked(&mut self) -> (mpsc::UnboundedReceiver<Command>, mpsc::UnboundedReceiver<Ask>) {
+        let both = self.commands.take().zip(self.mesh.asks());
+        both.expect("asked once")
     }
 
     /// Asks peers to send no more calls.
@@ -129,27 +122,6 @@ async fn join_arguments(handle: &Handle) -> Result<String, StartError> {
     Ok(format!("--mesh 0.0.0.0:7100 --data DIR --join {} --token {token}", handle.address()))
 }
 
-/// What is said of an app: its public functions, and nothing while it serves no calls.
-fn announced(app: &AppStatus) -> Option<App> {
-    let serves = matches!(app.state, AppState::Ready | AppState::Stale { .. });
-    let public = app.functions.iter().filter(|function| function.public);
-    let functions: BTreeSet<Arc<str>> = public.flat_map(|function| names(function)).collect();
-    serves.then(|| App {
-        name: app.name.as_str().into(),
-        version: 1,
-        hash: app.hash,
-        functions: functions.into_iter().collect(),
-        load: Load::default(),
-    })
-}
-
-/// The names a function is called by.
-fn names(function: &Function) -> [Arc<str>; 3] {
-    let name = &function.id.name;
-    let short = name.rsplit('.').next().unwrap_or(name);
-    [Arc::clone(name), format!("{}.{short}", function.module).into(), format!("{}.{short}", function.file).into()]
-}
-
 /// `/_/nodes`: who is in the mesh, this node first.
 pub(crate) fn nodes(mesh: &Handle) -> Value {
     let nodes = mesh
@@ -183,9 +155,33 @@ pub(crate) fn routes(mesh: &Handle) -> Value {
             let nodes: Vec<_> = version.peers().iter().map(|peer| peer.node).collect();
             let mut functions: Vec<_> = version.functions().collect();
             functions.sort_unstable();
-            let hash: String = version.hash()[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-            json!({ "app": name, "version": hash, "functions": functions, "nodes": nodes })
+            json!({ "app": name, "version": version.number(), "hash": short(version.hash()), "functions": functions, "nodes": nodes })
         })
     });
     Value::Array(routes.collect())
+}
+
+/// `/_/deployments`: what is deployed on the mesh, and which nodes serve it.
+pub(crate) fn deployments(mesh: &Handle) -> Value {
+    let (registry, table) = (mesh.deployments().snapshot(), mesh.routes().load());
+    let deployments = registry.deployed().map(|(deployment, content)| {
+        let versions = table.app(&deployment.app).into_iter().flat_map(|app| app.versions());
+        let current = versions.filter(|version| *version.hash() == content.hash);
+        let nodes: Vec<_> = current.flat_map(|version| version.peers()).map(|peer| peer.node).collect();
+        json!({
+            "app": deployment.app,
+            "version": deployment.version,
+            "hash": short(&content.hash),
+            "replicas": deployment.replicas,
+            "bundle_bytes": content.bundle_bytes,
+            "deployed_unix_ms": deployment.changed_ms,
+            "nodes": nodes,
+        })
+    });
+    Value::Array(deployments.collect())
+}
+
+/// A hash as people see it.
+pub(crate) fn short(hash: &[u8; 32]) -> String {
+    hash[..6].iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -30,6 +30,7 @@ use crate::{
     discover::{self, Found},
     error::StartError,
     event::{Event, Observer},
+    hosting::Hosting,
     mesh, port,
     shutdown::{Phase, Signals, Switch},
     watch::Watcher,
@@ -37,6 +38,12 @@ use crate::{
 
 /// How long workers may take to end when nobody wants to wait.
 const LAST_MOMENT: Duration = Duration::from_secs(2);
+
+/// How long other nodes may take to start what only this one serves, before it stops.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Below the node's data: the deployed apps it hosts.
+const APPS: &str = "apps";
 
 /// A node in this process, with a control thread of its own. Dropped, it stops at once.
 #[derive(Debug)]
@@ -134,7 +141,8 @@ async fn control(
     for app in &found {
         runtime.expect(&app.name, &app.directory);
     }
-    let mesh = match config.mesh.take() {
+    let data = config.mesh.as_ref().map(|mesh| mesh.directory.clone());
+    let mut mesh = match config.mesh.take() {
         Some(wanted) => Some(mesh::start(wanted, &runtime, config.gateway.threads.get(), &observer).await?),
         None => None,
     };
@@ -144,10 +152,22 @@ async fn control(
     let apps = found.iter().map(|app| app.name.clone()).collect();
     observer(&Event::Listening { url: url(address), pid: std::process::id(), apps });
     let drain_timeout = config.drain_timeout;
-    let announcing = mesh.as_ref().map(|mesh| mesh.announce(runtime.clone(), address));
-    let tasks = host(config, runtime.clone(), Arc::clone(&observer), found)?;
+    let (host, mut tasks) = host(config, runtime.clone(), Arc::clone(&observer), found)?;
+    let hosting = mesh.as_mut().zip(data).map(|(mesh, data)| {
+        let (commands, asks) = mesh.asked();
+        let hosting = Hosting::new(host, mesh.handle().clone(), address, data.join(APPS));
+        tasks.spawn_local(Rc::clone(&hosting).run(commands, asks));
+        hosting
+    });
     switch.asked(Phase::Drain).await;
-    drop((tasks, announcing));
+    if let Some(hosting) = hosting {
+        let patience = drain_timeout.min(HAND_OVER_PATIENCE);
+        tokio::select! {
+            () = hosting.leave(patience) => {}
+            () = switch.asked(Phase::Stop) => {}
+        }
+    }
+    drop(tasks);
     if let Some(mesh) = &mesh {
         mesh.say_draining(address);
     }
@@ -181,7 +201,12 @@ fn listen(config: &Config, runtime: &Runtime, mesh: Option<&mesh::Part>) -> Resu
 }
 
 /// Starts the task of each app; they end with the returned set.
-fn host(config: Config, runtime: Runtime, observer: Observer, found: Vec<Found>) -> Result<JoinSet<()>, StartError> {
+fn host(
+    config: Config,
+    runtime: Runtime,
+    observer: Observer,
+    found: Vec<Found>,
+) -> Result<(Rc<Host>, JoinSet<()>), StartError> {
     let found: Vec<_> = found.into_iter().map(|found| (found, Arc::new(Notify::new()))).collect();
     let watcher = config.watch.then(|| watcher(&found)).transpose()?;
     if found.is_empty() {
@@ -199,7 +224,7 @@ fn host(config: Config, runtime: Runtime, observer: Observer, found: Vec<Found>)
     for (found, changed) in found {
         tasks.spawn_local(app::keep(Rc::clone(&host), found, changed));
     }
-    Ok(tasks)
+    Ok((host, tasks))
 }
 
 fn watcher(found: &[(Found, Arc<Notify>)]) -> io::Result<Watcher> {

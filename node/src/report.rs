@@ -99,6 +99,9 @@ fn text(event: &Event, url: &str) -> String {
         }
         Event::Reloaded { app, elapsed_ms, added, removed } => reloaded(app, *elapsed_ms, added, removed),
         Event::Failed { app, error, serving, .. } => failed(app, error, serving.as_deref()),
+        Event::Removed { app } => {
+            format!("{WARNING}removed{WARNING:#} {NAME}{app}{NAME:#}: this node serves it no longer\n")
+        }
         Event::Settled { apps } => routes(apps, url),
         Event::DirectoryGone { app, directory } => format!(
             "{WARNING}gone{WARNING:#} {NAME}{app}{NAME:#}: {directory} is no longer there; \
@@ -119,7 +122,7 @@ fn text(event: &Event, url: &str) -> String {
 fn listening(url: &str, apps: &[String]) -> String {
     let mut out = format!("{HEADING}fnmesh {}{HEADING:#} listens on {NAME}{url}{NAME:#}\n", env!("CARGO_PKG_VERSION"));
     if apps.is_empty() {
-        out += "no app; name directories of functions to serve them: fnmesh serve DIR...\n";
+        out += "no app named; fnmesh serve DIR... serves directories of functions, fnmesh deploy DIR deploys them to a mesh\n";
     } else {
         out += &format!("{DIM}loading {}{DIM:#}\n", apps.join(", "));
     }

@@ -1,7 +1,8 @@
 //! The node's control socket, `DATA/control.sock`: what only the node's own user may ask for.
 //!
 //! One request a connection, a line of JSON each way: `{"key": ..., "method": ..., "params": {...}}`, answered by
-//! `{"result": ...}` or `{"error": "..."}`. The key is the content of `DATA/control.key`: workers run as the node's
+//! `{"result": ...}` or `{"error": "..."}`. What takes a while says how it goes on in lines before that one,
+//! `{"step": "..."}`. The key is the content of `DATA/control.key`: workers run as the node's
 //! user and may connect to any socket of its, but Landlock keeps them from reading its files.
 
 use std::{
@@ -19,18 +20,25 @@ use std::{
 
 use fnmesh_mesh::{
     Handle, Member, NodeId,
+    deployments::Replicas,
     identity::{Token, TokenId, TokenOptions, TokenState, TokenStatus},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{UnixListener, UnixStream},
+    net::{UnixListener, UnixStream, unix::WriteHalf},
+    sync::mpsc,
     task::{self, JoinSet},
     time::{sleep, timeout},
 };
 
-/// How long a request may take, its sending included.
+use crate::hosting::{Command, Order, Reply};
+
+/// Where requests go that the control thread carries out.
+pub(crate) type Commands = mpsc::UnboundedSender<Command>;
+
+/// How long a request may take to be sent, and to be carried out where nothing else bounds it.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest request.
 const MAX_BYTES: u64 = 64 * 1024;
@@ -58,6 +66,30 @@ pub(crate) enum Request {
         /// Which one.
         node: String,
     },
+    /// The mesh is to serve the app in this directory; answered by its version and who serves it.
+    #[serde(rename = "deploy")]
+    Deploy {
+        /// Absolute.
+        directory: PathBuf,
+        /// In place of the app's own.
+        name: Option<String>,
+        /// As before if left out.
+        replicas: Option<Replicas>,
+    },
+    /// A deployed app is not to be served any more; answered by its last version.
+    #[serde(rename = "remove")]
+    Remove {
+        /// Its name.
+        app: String,
+    },
+    /// A node is to give its calls to others, or to take them again; answered by the apps it serves nevertheless.
+    #[serde(rename = "drain")]
+    Drain {
+        /// Its id or name; the node itself if left out.
+        node: Option<String>,
+        /// Whether to drain.
+        on: bool,
+    },
     /// No more joins with this one; answered by whether it is known.
     #[serde(rename = "token.revoke")]
     RevokeToken {
@@ -77,6 +109,7 @@ struct Signed<R> {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Answer {
+    Step(String),
     Result(Value),
     Error(String),
 }
@@ -94,7 +127,7 @@ fn key_path(data: &Path) -> PathBuf {
 ///
 /// # Errors
 /// When the socket cannot be made.
-pub(crate) fn serve(data: &Path, mesh: Handle) -> io::Result<JoinSet<()>> {
+pub(crate) fn serve(data: &Path, mesh: Handle, commands: Commands) -> io::Result<JoinSet<()>> {
     let path = path(data);
     // Left by a node that was killed.
     remove(&path)?;
@@ -111,7 +144,9 @@ pub(crate) fn serve(data: &Path, mesh: Handle) -> io::Result<JoinSet<()>> {
         loop {
             while requests.try_join_next().is_some() {}
             match listener.accept().await {
-                Ok((stream, _)) => drop(requests.spawn(answer(stream, mesh.clone(), Arc::clone(&key)))),
+                Ok((stream, _)) => {
+                    drop(requests.spawn(answer(stream, mesh.clone(), commands.clone(), Arc::clone(&key))));
+                }
                 Err(error) => {
                     tracing::warn!(target: "fnmesh::node", %error, "the control socket takes no connection");
                     sleep(Duration::from_secs(1)).await;
@@ -144,52 +179,90 @@ fn is_same(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
-async fn answer(mut stream: UnixStream, mesh: Handle, key: Arc<str>) {
-    let exchange = async {
-        let (reader, mut writer) = stream.split();
-        let mut line = String::new();
-        BufReader::new(reader.take(MAX_BYTES)).read_line(&mut line).await?;
-        let answer = match serde_json::from_str::<Signed<Request>>(&line) {
-            Ok(signed) if !is_same(&signed.key, &key) => {
-                tracing::warn!(target: "fnmesh::node", "a request at the control socket has the wrong key");
-                Answer::Error("the key is not that of this node's control.key".to_owned())
-            }
-            Ok(Signed { request, .. }) => act(request, mesh).await.map_or_else(Answer::Error, Answer::Result),
-            Err(error) => Answer::Error(format!("this node does not understand the request: {error}")),
-        };
-        writer.write_all(format!("{}\n", json!(answer)).as_bytes()).await
+async fn answer(mut stream: UnixStream, mesh: Handle, commands: Commands, key: Arc<str>) {
+    let (reader, mut writer) = stream.split();
+    let mut line = String::new();
+    let read = timeout(PATIENCE, BufReader::new(reader.take(MAX_BYTES)).read_line(&mut line)).await;
+    // Who asks has gone, or does not ask.
+    let Ok(Ok(_)) = read else { return };
+    let answer = match serde_json::from_str::<Signed<Request>>(&line) {
+        Ok(signed) if !is_same(&signed.key, &key) => {
+            tracing::warn!(target: "fnmesh::node", "a request at the control socket has the wrong key");
+            Err("the key is not that of this node's control.key".to_owned())
+        }
+        Ok(Signed { request, .. }) => act(request, mesh, &commands, &mut writer).await,
+        Err(error) => Err(format!("this node does not understand the request: {error}")),
     };
-    // Who asked may have gone.
-    let _ = timeout(PATIENCE, exchange).await;
+    let _ = say(&mut writer, &answer.map_or_else(Answer::Error, Answer::Result)).await;
 }
 
-async fn act(request: Request, mesh: Handle) -> Result<Value, String> {
-    let blocking = task::spawn_blocking(move || {
-        let now = SystemTime::now();
-        match request {
-            Request::CreateToken { expires_in_s, uses, shares_authority } => {
-                let options = TokenOptions { expires_in: Duration::from_secs(expires_in_s), uses, shares_authority };
+async fn say(writer: &mut WriteHalf<'_>, answer: &Answer) -> io::Result<()> {
+    let line = format!("{}\n", json!(answer));
+    timeout(PATIENCE, writer.write_all(line.as_bytes())).await.unwrap_or_else(|late| Err(late.into()))
+}
+
+/// Has the control thread do it, and passes on how it goes. It goes on if nobody listens any more.
+async fn carry_out(order: Order, commands: &Commands, writer: &mut WriteHalf<'_>) -> Result<Value, String> {
+    let (replies, mut heard) = mpsc::unbounded_channel();
+    let _ = commands.send(Command { order, replies });
+    while let Some(reply) = heard.recv().await {
+        match reply {
+            Reply::Step(step) => {
+                let _ = say(writer, &Answer::Step(step)).await;
+            }
+            Reply::End(ended) => return ended,
+        }
+    }
+    Err("the node stops".to_owned())
+}
+
+async fn act(request: Request, mesh: Handle, commands: &Commands, writer: &mut WriteHalf<'_>) -> Result<Value, String> {
+    let now = SystemTime::now();
+    match request {
+        Request::CreateToken { expires_in_s, uses, shares_authority } => {
+            let options = TokenOptions { expires_in: Duration::from_secs(expires_in_s), uses, shares_authority };
+            blocking(move || {
                 let token = create_token(&mesh, options)?;
                 Ok(json!({ "id": token.id(), "token": token.to_string(), "address": mesh.address() }))
+            })
+            .await
+        }
+        Request::ListTokens => blocking(move || Ok(mesh.tokens().list(now).iter().map(describe).collect())).await,
+        Request::RevokeToken { id } => blocking(move || revoke(&mesh, &id, now)).await,
+        Request::RemoveNode { node } => {
+            let node = find(&mesh, &node)?;
+            if node == mesh.node() {
+                return Err("a node does not remove itself; ask another one, or stop it to let it leave".to_owned());
             }
-            Request::ListTokens => Ok(mesh.tokens().list(now).iter().map(describe).collect()),
-            Request::RemoveNode { node } => {
-                let node = find(&mesh, &node)?;
+            blocking(move || {
                 mesh.remove(node).map_err(|error| format!("{node} is removed until a restart only: {error}"))?;
                 Ok(json!(node))
-            }
-            Request::RevokeToken { id } => {
-                let id: TokenId = id.parse().map_err(|error| format!("{error}"))?;
-                let revoked = mesh.tokens().revoke(id, now).map_err(|error| error.to_string())?;
-                if revoked {
-                    Ok(Value::Null)
-                } else {
-                    Err(format!("there is no token {id}; `fnmesh token ls` lists them"))
-                }
-            }
+            })
+            .await
         }
-    });
-    blocking.await.unwrap_or_else(|error| Err(error.to_string()))
+        Request::Deploy { directory, name, replicas } => {
+            carry_out(Order::Deploy { directory, name, replicas }, commands, writer).await
+        }
+        Request::Remove { app } => carry_out(Order::Remove { app }, commands, writer).await,
+        Request::Drain { node, on } => {
+            let node = node.map_or(Ok(mesh.node()), |node| find(&mesh, &node))?;
+            carry_out(Order::Drain { node, on }, commands, writer).await
+        }
+    }
+}
+
+/// Does what waits for the disk.
+async fn blocking(work: impl FnOnce() -> Result<Value, String> + Send + 'static) -> Result<Value, String> {
+    match timeout(PATIENCE, task::spawn_blocking(work)).await {
+        Ok(done) => done.unwrap_or_else(|error| Err(error.to_string())),
+        Err(_) => Err(format!("the node does not get it done within {PATIENCE:?}")),
+    }
+}
+
+fn revoke(mesh: &Handle, id: &str, now: SystemTime) -> Result<Value, String> {
+    let id: TokenId = id.parse().map_err(|error| format!("{error}"))?;
+    let revoked = mesh.tokens().revoke(id, now).map_err(|error| error.to_string())?;
+    if revoked { Ok(Value::Null) } else { Err(format!("there is no token {id}; `fnmesh token ls` lists them")) }
 }
 
 /// The node with this id, known or not, or with this name.
@@ -205,9 +278,6 @@ fn find(mesh: &Handle, node: &str) -> Result<NodeId, String> {
         }
         (Err(_), None, _) => return Err(format!("there is no node {node:?}; `fnmesh nodes` lists them")),
     };
-    if found == mesh.node() {
-        return Err("a node does not remove itself; ask another one, or stop it to let it leave".to_owned());
-    }
     Ok(found)
 }
 
@@ -238,28 +308,29 @@ fn describe(token: &TokenStatus) -> Value {
     })
 }
 
-/// Asks the node with this data; the result, or what the node or the attempt says.
-pub(crate) async fn ask(data: &Path, request: Request) -> Result<Value, AskError> {
+/// Asks the node with this data; the result, or what the node or the attempt says. `tell` hears the steps.
+pub(crate) async fn ask(data: &Path, request: Request, mut tell: impl FnMut(&str)) -> Result<Value, AskError> {
     let path = path(data);
     let unreachable =
         |error: io::Error| AskError::Unreachable(format!("no node answers at {}: {error}", path.display()));
-    let exchange = async {
+    let connect = async {
         let mut stream = UnixStream::connect(&path).await?;
         let key = fs::read_to_string(key_path(data))?;
         stream.write_all(format!("{}\n", json!(Signed { key, request })).as_bytes()).await?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).await?;
-        Ok(line)
+        Ok(stream)
     };
-    let line = match timeout(PATIENCE, exchange).await {
-        Ok(line) => line.map_err(unreachable)?,
-        Err(_) => return Err(unreachable(io::ErrorKind::TimedOut.into())),
-    };
-    match serde_json::from_str(&line) {
-        Ok(Answer::Result(result)) => Ok(result),
-        Ok(Answer::Error(error)) => Err(AskError::Refused(error)),
-        Err(error) => Err(AskError::Refused(format!("the answer cannot be read: {error}"))),
+    let stream = timeout(PATIENCE, connect).await.unwrap_or_else(|late| Err(late.into())).map_err(unreachable)?;
+    let mut lines = BufReader::new(stream).lines();
+    // The node bounds what it does.
+    while let Some(line) = lines.next_line().await.map_err(unreachable)? {
+        match serde_json::from_str(&line) {
+            Ok(Answer::Step(step)) => tell(&step),
+            Ok(Answer::Result(result)) => return Ok(result),
+            Ok(Answer::Error(error)) => return Err(AskError::Refused(error)),
+            Err(error) => return Err(AskError::Refused(format!("the answer cannot be read: {error}"))),
+        }
     }
+    Err(AskError::Refused("the node ended before it answered".to_owned()))
 }
 
 /// Why a request has no result.

@@ -91,7 +91,7 @@ pub enum BundleError {
     },
     /// The bundle itself cannot be written or read.
     #[error("the bundle's bytes: {0}")]
-    Stream(io::Error),
+    Stream(#[from] io::Error),
     /// What is packed or was unpacked is no app.
     #[error(transparent)]
     App(#[from] AppError),

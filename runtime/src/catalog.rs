@@ -14,6 +14,7 @@ use crate::{
     inspect::Inspected,
     manifest::FunctionSettings,
     pool::Pool,
+    runtime::Demand,
     threads::Threads,
 };
 
@@ -130,6 +131,23 @@ impl Version {
         for owned in &self.pools {
             owned.retire(patience);
         }
+    }
+
+    /// Whether calls run or wait.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.pools.iter().any(|owned| owned.pool.occupancy().0 > 0)
+    }
+
+    pub(crate) fn demand(&self) -> Demand {
+        self.pools.iter().fold(Demand::default(), |sum, Owned { pool, .. }| {
+            let (calls, capacity) = pool.occupancy();
+            Demand {
+                calls: sum.calls + calls,
+                capacity: sum.capacity + capacity,
+                is_saturated: sum.is_saturated || pool.is_saturated(),
+                counter: sum.counter.wrapping_add(pool.calls()),
+            }
+        })
     }
 
     /// The function of this name.

@@ -33,5 +33,5 @@ pub mod worker;
 pub use app::{App, AppError, Module};
 pub use config::Config;
 pub use local::Local;
-pub use runtime::Runtime;
+pub use runtime::{Demand, Runtime};
 pub use worker::sandbox;

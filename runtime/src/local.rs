@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use fnmesh_invoke::{AppStatus, Error, Function, Invocation, Invoke, Reply};
+use fnmesh_invoke::{AppStatus, Error, Function, Invocation, Invoke, Reply, Room};
 use tokio::{
     net::UnixStream,
     sync::{Notify, OwnedSemaphorePermit, mpsc},
@@ -107,6 +107,18 @@ impl Invoke for Local {
             None => Box::pin(self.inner.admit(&mut invocation)).await?,
         };
         channel.call(invocation, permit).await
+    }
+
+    fn room(&self, function: &Function) -> Room {
+        match self.inner.pools.borrow().get(function.target.pool as usize) {
+            Some(None) => Room::Gone,
+            Some(Some(local)) if local.pool.is_saturated() => {
+                let (calls, capacity) = local.pool.occupancy();
+                Room::Full { calls, capacity }
+            }
+            // A thread that has not heard of the pool yet will.
+            Some(Some(_)) | None => Room::Free,
+        }
     }
 
     fn apps(&self) -> Vec<AppStatus> {

@@ -17,7 +17,7 @@ use fnmesh_invoke::{AppState, AppStatus, Error, Failure, Function, Language, nea
 use serde_json::json;
 use tokio::{
     sync::{oneshot, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -41,6 +41,22 @@ use crate::{
         sandbox::{Levels, Mode, Sandbox},
     },
 };
+
+/// How often it is seen whether the last calls of a removed app have ended.
+const REMOVAL_LOOK: Duration = Duration::from_millis(50);
+
+/// How busy an app is on this machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Calls that run and wait.
+    pub calls: usize,
+    /// Calls that its instances can run at a time.
+    pub capacity: usize,
+    /// Whether calls wait in a pool that has as many instances as it may.
+    pub is_saturated: bool,
+    /// Grows with each call, and changes when instances go.
+    pub counter: u64,
+}
 
 /// Runs apps on this machine. Clones are handles to the same runtime.
 #[derive(Clone)]
@@ -136,25 +152,31 @@ impl Runtime {
     /// # Errors
     /// What the app's code raised while it was loaded. Calls get it too, unless an older version serves.
     pub async fn deploy(&self, app: App, dependencies: &Dependencies) -> Result<(), Failure> {
+        self.expect(&app.name, &app.directory);
+        let deployed = self.host(&app, dependencies).await;
+        if let Err(failure) = &deployed {
+            self.deploy_failed(&app.name, &app.directory, failure.clone());
+        }
+        deployed
+    }
+
+    /// As [`Self::deploy`], but an app that no version of serves stays as unknown as it is until it does: its calls can
+    /// run elsewhere.
+    ///
+    /// # Errors
+    /// What the app's code raised while it was loaded.
+    pub async fn host(&self, app: &App, dependencies: &Dependencies) -> Result<(), Failure> {
         let turn = Arc::clone(
             self.shared.deploying.lock().unwrap_or_else(PoisonError::into_inner).entry(app.name.clone()).or_default(),
         );
         let _turn = turn.lock().await;
         self.shared.reap_orphans();
-        self.expect(&app.name, &app.directory);
         for warning in &app.warnings {
             tracing::warn!(target: "fnmesh::runtime", app = app.name, warning, "app has a part that is not served");
         }
-        match self.shared.start(&app, dependencies).await {
-            Ok(loaded) => {
-                self.shared.serve(&app, loaded);
-                Ok(())
-            }
-            Err(failure) => {
-                self.deploy_failed(&app.name, &app.directory, failure.clone());
-                Err(failure)
-            }
-        }
+        let loaded = self.shared.start(app, dependencies).await?;
+        self.shared.serve(app, loaded);
+        Ok(())
     }
 
     /// Says why an app cannot be deployed. Calls get it, unless an older version serves.
@@ -166,13 +188,26 @@ impl Runtime {
         });
     }
 
-    /// Stops an app; calls in flight end first.
+    /// Stops an app; calls that run or wait end first. Call it where [`Self::deploy`] was called.
     pub fn remove(&self, name: &str) {
         let mut removed = None;
         self.shared.update(|catalog| removed = catalog.remove(name));
-        if let Some(version) = removed.and_then(|entry| entry.serving.clone()) {
+        let Some(version) = removed.and_then(|entry| entry.serving.clone()) else { return };
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn(async move {
+            // Retired, the pool would refuse those that wait.
+            while version.is_busy() && !shared.draining.load(SeqCst) {
+                sleep(REMOVAL_LOOK).await;
+            }
             version.retire(PATIENCE);
-        }
+        });
+    }
+
+    /// How busy each app that serves is.
+    pub fn demand(&self) -> BTreeMap<String, Demand> {
+        let catalog = self.shared.catalog.load();
+        let serving = catalog.iter().filter_map(|(name, entry)| Some((name, entry.serving.as_ref()?)));
+        serving.map(|(name, version)| (name.clone(), version.demand())).collect()
     }
 
     /// Every app, sorted by name.

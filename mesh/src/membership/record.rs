@@ -56,6 +56,9 @@ pub struct Profile {
     /// The deployed apps it is about to serve.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub starting: Vec<Arc<str>>,
+    /// The deployed apps that do not start on it, for now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unable: Vec<Arc<str>>,
 }
 
 impl Profile {
@@ -63,7 +66,7 @@ impl Profile {
     pub(super) fn differs_in_load_alone(&self, other: &Self) -> bool {
         let head = |profile: &Self| (profile.name.clone(), profile.zone.clone(), profile.http, profile.status);
         head(self) == head(other)
-            && self.starting == other.starting
+            && (&self.starting, &self.unable) == (&other.starting, &other.unable)
             && self.apps.len() == other.apps.len()
             && self.apps.iter().zip(&other.apps).all(|(a, b)| a.serves_as(b))
     }

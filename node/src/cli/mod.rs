@@ -4,6 +4,8 @@ mod answer;
 mod arguments;
 mod call;
 mod client;
+mod deploy;
+mod drain;
 mod inspect;
 mod listing;
 mod ls;
@@ -51,6 +53,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Ls(options) => client::block_on(ls::ls(options)),
         Command::Ps(options) => client::block_on(ps::ps(options)),
         Command::Inspect(options) => client::block_on(inspect::inspect(options)),
+        Command::Deploy(options) => client::block_on(deploy::deploy(options)),
+        Command::Rm(options) => client::block_on(deploy::remove(options)),
+        Command::Deployments(options) => client::block_on(deploy::deployments(options)),
+        Command::Drain(options) => client::block_on(drain::drain(options)),
         Command::Nodes(options) => client::block_on(nodes::nodes(options)),
         Command::Routes(options) => client::block_on(routes::routes(options)),
         Command::Token(options) => client::block_on(token::token(options)),

@@ -8,6 +8,7 @@ use std::{
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::Styles};
+use fnmesh_mesh::deployments::Replicas;
 use fnmesh_runtime::sandbox;
 
 use crate::terminal;
@@ -23,7 +24,8 @@ Examples:
   fnmesh dev ./shop                       serve ./shop, reload it on every change
   fnmesh serve ./shop ./billing           serve two apps
   fnmesh call shop/total items:='[1,2]'   call a function
-  fnmesh ls                               list the functions of a running node")]
+  fnmesh ls                               list the functions of a running node
+  fnmesh deploy ./shop --replicas 2       deploy to the mesh of the node on this machine")]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -43,6 +45,14 @@ pub(super) enum Command {
     Ps(Ps),
     /// Show all that is known of apps and functions of a running node
     Inspect(Inspect),
+    /// Deploy an app to the mesh
+    Deploy(Deploy),
+    /// Remove a deployed app from the mesh
+    Rm(Rm),
+    /// List what is deployed on the mesh
+    Deployments(Deployments),
+    /// Let a node give all its calls to others
+    Drain(Drain),
     /// List the nodes of the mesh, or remove one
     Nodes(Nodes),
     /// List which nodes of the mesh serve which functions
@@ -333,6 +343,87 @@ pub(super) struct Routes {
     pub(super) json: bool,
 }
 
+/// Deploy an app to the mesh.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The node on this machine packs the directory and starts it. Once it serves, all nodes know the new
+version, and those that are to serve it fetch it from each other. A version that does not start is
+not deployed, and what served before serves on. The same content again changes nothing but, where
+they are named, the replicas.
+
+Replicas:
+  auto     on one node; on more while it is busier than one can serve, and on fewer again
+  N        on N nodes, or all where there are fewer
+  all      on every node
+
+Examples:
+  fnmesh deploy ./shop                    as before, or auto the first time
+  fnmesh deploy ./shop --replicas 2
+  fnmesh deploy . --name shop-test --replicas all
+
+Exit codes: 0 deployed, 1 not deployed or not on all nodes yet, 2 wrong usage, 3 no node runs here.")]
+pub(super) struct Deploy {
+    /// The app's directory
+    #[arg(value_name = "DIR")]
+    pub(super) directory: PathBuf,
+    /// How many nodes serve it: a number, `auto` or `all` [default: as before, or auto]
+    #[arg(long, value_name = "N|auto|all")]
+    pub(super) replicas: Option<Replicas>,
+    /// The app's name [default: that of its manifest, or of the directory]
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+    #[command(flatten)]
+    pub(super) node: OwnNode,
+}
+
+/// Remove a deployed app from the mesh.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Calls in flight end first. A later deployment of the app goes on with the next version number.
+
+Examples:
+  fnmesh rm shop")]
+pub(super) struct Rm {
+    /// The app
+    #[arg(value_name = "APP")]
+    pub(super) app: String,
+    #[command(flatten)]
+    pub(super) node: OwnNode,
+}
+
+/// List what is deployed on the mesh.
+#[derive(Debug, Args)]
+pub(super) struct Deployments {
+    #[command(flatten)]
+    pub(super) target: Target,
+    /// Print the node's JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Let a node give all its calls to others.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What only this node serves is started on others first; then it takes no calls of other nodes, and
+those that come over its own HTTP address are answered by others. It stays in the mesh until it is
+stopped. Apps served from a directory stay where they are. A node that is stopped by SIGTERM drains
+by itself; after a restart it takes calls again.
+
+Examples:
+  fnmesh drain                  the node on this machine
+  fnmesh drain n2               another one
+  fnmesh drain n2 --undo        let it take calls again")]
+pub(super) struct Drain {
+    /// Its id, or its name if only one node has it [default: the node on this machine]
+    #[arg(value_name = "NODE")]
+    pub(super) name: Option<String>,
+    /// Let it take calls again
+    #[arg(long)]
+    pub(super) undo: bool,
+    #[command(flatten)]
+    pub(super) node: OwnNode,
+}
+
 /// Make, list and revoke tokens with which machines join the mesh.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -361,9 +452,9 @@ pub(super) enum TokenCommand {
 /// The running node on this machine, by its data.
 #[derive(Debug, Args)]
 pub(super) struct OwnNode {
-    /// The --data directory of the running node
+    /// The --data directory of the running node [default: that of the only one that runs on this machine]
     #[arg(long, value_name = "DIR", env = "FNMESH_DATA")]
-    pub(super) data: PathBuf,
+    pub(super) data: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,

@@ -12,7 +12,8 @@ use crate::{
 #[derive(Debug, Deserialize)]
 struct Route {
     app: String,
-    version: String,
+    version: u64,
+    hash: String,
     functions: Vec<String>,
     nodes: Vec<String>,
 }
@@ -46,5 +47,7 @@ fn functions(route: &Route) -> Vec<Row> {
 }
 
 fn row(name: String, route: &Route) -> Row {
-    Row { cells: vec![name, route.version.clone(), route.nodes.join(" ")], first: NAME, last: Style::new() }
+    // What is served from a directory has no number.
+    let version = if route.version == 0 { route.hash.clone() } else { format!("v{} {}", route.version, route.hash) };
+    Row { cells: vec![name, version, route.nodes.join(" ")], first: NAME, last: Style::new() }
 }

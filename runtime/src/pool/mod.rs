@@ -47,6 +47,8 @@ pub(crate) struct Pool {
     armed: AtomicBool,
     /// Wakes the owner.
     bell: Notify,
+    /// Set while there are as many instances as there may be.
+    is_at_most: AtomicBool,
     /// Whether new instances take one call at a time until they have answered one.
     on_probation: AtomicBool,
     published: Mutex<Published>,
@@ -77,6 +79,7 @@ impl Pool {
             asleep: AtomicBool::new(false),
             armed: AtomicBool::new(false),
             bell: Notify::new(),
+            is_at_most: AtomicBool::new(false),
             on_probation: AtomicBool::new(false),
             published: Mutex::default(),
             instances: Mutex::default(),
@@ -191,8 +194,26 @@ impl Pool {
     }
 
     fn note_capacity(&self) {
-        let calls = lock(&self.instances).len() * self.bounds.concurrency;
-        self.queue.set_capacity(calls, Instant::now());
+        let instances = lock(&self.instances).len();
+        self.is_at_most.store(instances >= self.bounds.max, Relaxed);
+        self.queue.set_capacity(instances * self.bounds.concurrency, Instant::now());
+    }
+
+    /// Whether calls wait and no more instances can start.
+    pub(crate) fn is_saturated(&self) -> bool {
+        self.queue.has_line() && self.is_at_most.load(Relaxed)
+    }
+
+    /// The calls that run and wait, and how many can run at a time.
+    pub(crate) fn occupancy(&self) -> (usize, usize) {
+        let instances = lock(&self.instances);
+        let in_flight: usize = instances.values().map(|instance| instance.in_flight()).sum();
+        (in_flight + self.queue.length().calls, instances.len() * self.bounds.concurrency)
+    }
+
+    /// How many calls have reached the instances that are there now.
+    pub(crate) fn calls(&self) -> u64 {
+        lock(&self.instances).values().map(|instance| instance.calls()).sum()
     }
 }
 

@@ -104,28 +104,40 @@ impl Hosting {
         let known = registry.get(&name).cloned();
         let replicas = replicas.or(known.as_ref().map(|known| known.replicas)).unwrap_or_default();
         let same = known.as_ref().and_then(|known| known.content.clone()).filter(|content| content.hash == app.hash);
-        let content = match same {
-            Some(content) => content,
+        let (content, new) = match same {
+            Some(content) => (content, None),
             None => {
                 progress.tell(format!("packing {name}"));
-                let content = self.pack(app).await?;
                 let version = known.as_ref().map_or(0, |known| known.version) + 1;
-                progress.tell(format!("starting {name} v{version} on this node"));
-                self.change(&name, |hosted| hosted.busy = Some(Busy::Starting));
-                let started = self.try_out(&name, &content, version).await;
-                self.change(&name, |hosted| hosted.busy = None);
-                started?;
-                content
+                (self.pack(app).await?, Some(version))
             }
         };
-        let (mesh, app) = (self.mesh.clone(), Arc::clone(&name));
-        let change = Change { content: Some(content), replicas };
-        let changed = task::spawn_blocking(move || mesh.change(&app, change)).await;
-        let deployment = changed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let deployment = match new {
+            None => self.record(&name, content, replicas).await?,
+            Some(version) => {
+                progress.tell(format!("starting {name} v{version} on this node"));
+                // Until it is recorded, nobody but this task knows why it is served.
+                self.change(&name, |hosted| hosted.busy = Some(Busy::Starting));
+                let recorded = async {
+                    self.try_out(&name, &content, version).await?;
+                    self.record(&name, content, replicas).await
+                };
+                let recorded = recorded.await;
+                self.change(&name, |hosted| hosted.busy = None);
+                recorded?
+            }
+        };
         self.clean_bundles();
         let is_new = known.is_none_or(|known| known != deployment);
         let hosts = self.watch(&deployment, progress).await;
         Ok(describe(&deployment, is_new, &hosts, self.wanted(replicas)))
+    }
+
+    async fn record(&self, app: &Arc<str>, content: Content, replicas: Replicas) -> Result<Arc<Deployment>, String> {
+        let (mesh, app) = (self.mesh.clone(), Arc::clone(app));
+        let change = Change { content: Some(content), replicas };
+        let changed = task::spawn_blocking(move || mesh.change(&app, change)).await;
+        changed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
     /// An app served from a directory is not to be had under the same name as a deployed one.

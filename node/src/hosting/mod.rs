@@ -51,6 +51,11 @@ const FIRST_RETRY: Duration = Duration::from_secs(5);
 /// ... up to this.
 const LAST_RETRY: Duration = Duration::from_secs(300);
 
+/// How long after a change of a deployment nodes act on it ...
+const NEW: Duration = Duration::from_secs(10);
+/// ... once there has been reason for so long, in which they hear of each other.
+const PROMPT: Duration = Duration::from_millis(300);
+
 /// A version: its number and the hash of its content.
 type Version = (u64, [u8; 32]);
 
@@ -67,6 +72,8 @@ pub(crate) struct Hosting {
     announced: RefCell<Profile>,
     serves: RefCell<Vec<App>>,
     config: placement::Config,
+    /// The same for deployments that have just changed: who changes them waits.
+    prompt: placement::Config,
     drain: Cell<Drain>,
     /// Held for writing while bundles are removed.
     bundles: RwLock<()>,
@@ -83,6 +90,8 @@ struct Hosted {
     /// What is being done about it.
     busy: Option<Busy>,
     failed: Option<Failed>,
+    /// The revision that is known, and since when.
+    known: Option<(u64, Instant)>,
     /// When a call was seen last, and the counter then.
     called: Option<(Instant, u64)>,
     /// Held while something is being done about it.
@@ -114,6 +123,14 @@ impl Hosted {
         }
     }
 
+    /// Whether the deployment has changed just now.
+    fn is_new(&mut self, revision: u64, now: Instant) -> bool {
+        if self.known.is_none_or(|(known, _)| known != revision) {
+            self.known = Some((revision, now));
+        }
+        self.known.is_some_and(|(_, since)| now - since < NEW)
+    }
+
     /// How long no call has come, given the counter now.
     fn idle(&mut self, demand: Demand, now: Instant) -> Duration {
         match self.called {
@@ -138,6 +155,7 @@ impl Hosting {
             announced: RefCell::default(),
             serves: RefCell::default(),
             config: placement::Config::default(),
+            prompt: placement::Config { patience: PROMPT, outage: PROMPT, ..placement::Config::default() },
             drain: Cell::new(Drain::Off),
             bundles: RwLock::default(),
         })
@@ -242,7 +260,8 @@ impl Hosting {
         let demand = placement::Demand { is_saturated: demand.is_saturated, idle: hosted.idle(demand, now) };
         let sites = view.sites(&deployment.app, own);
         let about = (own.node, &*deployment.app);
-        hosted.placement.decide(&self.config, about, deployment.replicas, &sites, demand, now)
+        let config = if hosted.is_new(deployment.revision, now) { &self.prompt } else { &self.config };
+        hosted.placement.decide(config, about, deployment.replicas, &sites, demand, now)
     }
 
     fn asked(self: &Rc<Self>, ask: Ask, tasks: &mut JoinSet<()>) {

@@ -23,7 +23,7 @@ use crate::{
     manifest::FileError,
 };
 
-/// How names of directories begin that [`unpack`] has not finished, beside the one it was asked for. They outlive only
+/// How names of directories begin that [`unpack()`] has not finished, beside the one it was asked for. They outlive only
 /// a node that was killed.
 pub const UNFINISHED: &str = ".unpacking-";
 
@@ -75,7 +75,7 @@ pub enum BundleError {
         /// The file that changed, where it is known.
         file: Option<PathBuf>,
     },
-    /// The bundle is not as [`pack`] makes them, or too large.
+    /// The bundle is not as [`pack()`] makes them, or too large.
     #[error("the bundle is refused: {reason}")]
     Refused {
         /// What is wrong, where, and what to do.

@@ -99,7 +99,7 @@ impl Hosting {
         let name: Arc<str> = app.name.as_str().into();
         self.check_name(&name)?;
         let turn = self.turn(&name);
-        let _turn = turn.lock().await;
+        let turn = turn.lock().await;
         let registry = self.mesh.deployments().snapshot();
         let known = registry.get(&name).cloned();
         let replicas = replicas.or(known.as_ref().map(|known| known.replicas)).unwrap_or_default();
@@ -127,6 +127,7 @@ impl Hosting {
                 recorded?
             }
         };
+        drop(turn);
         self.clean_bundles();
         let is_new = known.is_none_or(|known| known != deployment);
         let hosts = self.watch(&deployment, progress).await;

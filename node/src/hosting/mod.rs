@@ -212,7 +212,11 @@ impl Hosting {
                 continue;
             }
             let demand = demand.get(&**app).copied().unwrap_or_default();
-            match self.decide(deployment, content, &view, (demand, load), now) {
+            let decision = self.decide(deployment, content, &view, (demand, load), now);
+            if decision != Decision::Stay {
+                tracing::info!(target: "fnmesh::node", %app, ?decision, replicas = %deployment.replicas, "placement");
+            }
+            match decision {
                 Decision::Stay => {}
                 Decision::Host => self.start(deployment, tasks),
                 Decision::Retire => self.stop(app, tasks),
@@ -228,10 +232,15 @@ impl Hosting {
         }
         let apps = self.apps.borrow();
         let is_gone = |app: &str| registry.get(app).is_none_or(|deployment| deployment.content.is_none());
-        let gone: Vec<_> =
-            apps.iter().filter(|(app, it)| it.hosts() && is_gone(app)).map(|(app, _)| app).cloned().collect();
+        // While something is being done about it, the reason may not be recorded yet.
+        let is_idle = |hosted: &Hosted| hosted.serving.is_some() && hosted.busy.is_none();
+        let gone = apps.iter().filter(|(app, hosted)| is_idle(hosted) && is_gone(app));
+        let gone: Vec<_> = gone.map(|(app, _)| Arc::clone(app)).collect();
         drop(apps);
-        gone.iter().for_each(|app| self.stop(app, tasks));
+        for app in &gone {
+            tracing::info!(target: "fnmesh::node", %app, "app is not deployed any more");
+            self.stop(app, tasks);
+        }
     }
 
     fn decide(

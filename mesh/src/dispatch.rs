@@ -16,7 +16,8 @@ pub struct Dispatch<L> {
 }
 
 impl<L: Invoke> Dispatch<L> {
-    /// Runs calls on `local`, and those of functions it does not serve at the peers of `mesh`.
+    /// Runs calls on `local`, and those of functions it does not serve at the peers of `mesh`. With a mesh it has tasks
+    /// on its thread: call it where [`tokio::task::spawn_local`] works.
     pub fn new(local: L, mesh: Option<Handle>) -> Self {
         Self { local, remote: mesh.map(Remote::new) }
     }

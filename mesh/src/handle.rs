@@ -16,7 +16,7 @@ use crate::{
     deployments::{Change, ChangeError, Deployment, Deployments},
     driver::{Input, Member, View},
     identity::{self, DenyList, Identity, Tokens},
-    links::Callers,
+    links::{Callers, Setup},
     membership::{Event, Profile},
     rpc::{self, PeerError},
     table::Reader,
@@ -41,6 +41,7 @@ pub(crate) struct Started {
     pub(crate) tokens: Tokens,
     pub(crate) denied: DenyList,
     pub(crate) callers: Callers,
+    pub(crate) own_links: Setup,
     pub(crate) routes: Reader,
     pub(crate) view: View,
     pub(crate) deployments: Deployments,
@@ -174,6 +175,11 @@ impl Handle {
 
     pub(crate) fn callers(&self) -> &Callers {
         &self.started.callers
+    }
+
+    /// How threads dial peers for their own calls.
+    pub(crate) fn own_links(&self) -> &Setup {
+        &self.started.own_links
     }
 }
 

@@ -1,8 +1,9 @@
 //! Nodes that find each other, know who serves what, and carry calls to where they run.
 //!
-//! [`Mesh`] is a node's place in its mesh: one thread that owns the links to peers and does what the state machines
-//! decide. Other threads talk to it through a [`Handle`]; [`Dispatch`] stands between a gateway thread and the runtime
-//! of this node, and sends the calls of functions that are not here to peers.
+//! [`Mesh`] is a node's place in its mesh: one thread that owns the node's link to each peer and does what the state
+//! machines decide. Other threads talk to it through a [`Handle`]; [`Dispatch`] stands between a gateway thread and the
+//! runtime of this node, and sends the calls of functions that are not here to peers. It has links of its own to the
+//! peers it calls, so that a call wakes no other thread of its node; each stands and falls with the node's link.
 //!
 //! - [`identity`] says who a node is and how it joins, [`transport`] carries JSON-RPC over QUIC, `rpc` knows the
 //!   methods.

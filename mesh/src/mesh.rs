@@ -1,4 +1,4 @@
-//! A node's place in its mesh: one thread that owns links, membership and routing table.
+//! A node's place in its mesh: one thread that owns the links of the node, membership and routing table.
 
 use std::{
     cell::RefCell,
@@ -26,7 +26,7 @@ use crate::{
     handle::Started,
     identity::{self, Admitted, DenyList, Identity, Tokens, accept, join},
     known,
-    links::Links,
+    links::{Links, Setup},
     membership::{self, Event, Membership, Profile},
     rpc::{PeerHandler, Service},
     start::{LAST_WORDS, Opened, open},
@@ -161,6 +161,9 @@ async fn run<L: Invoke + Clone>(
     let mut dialler = identity.client_config();
     dialler.transport_config(quic::transport(config.congestion));
     let (asks, asked) = mpsc::unbounded_channel();
+    let mut calls = identity.call_config();
+    calls.transport_config(quic::transport(config.congestion));
+    let own_links = Setup { local: bound.ip(), dialler: calls };
     let service = Rc::new(Service {
         local: local(),
         membership: Rc::downgrade(&membership),
@@ -191,6 +194,7 @@ async fn run<L: Invoke + Clone>(
             tokens: tokens.clone(),
             denied: denied.clone(),
             callers,
+            own_links,
             routes,
             view: view.clone(),
             deployments: deployments.clone(),
@@ -265,6 +269,7 @@ async fn accept_all<L: Invoke + Clone>(
         tasks.spawn_local(async move {
             match timeout(HANDSHAKE_TIMEOUT, accept(incoming, &identity, &denied)).await {
                 Ok(Ok((connection, Admitted::Peer(peer)))) => links.add(peer, connection),
+                Ok(Ok((connection, Admitted::Calls(peer)))) => links.serve_calls(peer, connection),
                 Ok(Ok((connection, Admitted::Joiner))) => {
                     let peers = known::of(&membership.borrow());
                     // What came of it is logged there.

@@ -8,6 +8,7 @@ use tokio::time::timeout_at;
 use crate::{
     Handle, NodeId,
     balance::{self, Balancer, Choice, Local, Outcome, RetryBudget},
+    links::OwnLinks,
     rpc::{self, PeerError},
     table::FunctionKey,
 };
@@ -22,6 +23,7 @@ type ContentHash = [u8; 32];
 #[derive(Debug)]
 pub(crate) struct Remote {
     mesh: Handle,
+    links: OwnLinks,
     balancer: RefCell<Balancer>,
     budget: RefCell<RetryBudget>,
     /// What is known of the functions that were called, with the content hash of the version they are of.
@@ -32,7 +34,8 @@ impl Remote {
     pub(crate) fn new(mesh: Handle) -> Self {
         let balancer = Balancer::new(balance::Config::default(), mesh.node(), mesh.zone(), fastrand::u64(..));
         let budget = RetryBudget::new(Instant::now());
-        Self { mesh, balancer: balancer.into(), budget: budget.into(), functions: RefCell::default() }
+        let links = OwnLinks::new(mesh.clone());
+        Self { mesh, links, balancer: balancer.into(), budget: budget.into(), functions: RefCell::default() }
     }
 
     /// What a peer says of a function; `unknown` where no peer serves it, with names of the whole mesh.
@@ -111,26 +114,34 @@ impl Remote {
         let function = &invocation.function;
         let unreachable = |reason| Error::PeerUnreachable { peer: peer.to_string(), reason };
         let mut watch = Watch::start(&self.balancer, &function.id, peer);
-        let answer = match self.mesh.callers().get(peer) {
-            None => Err(unreachable(no_link())),
-            Some(caller) => {
-                let deadline = invocation.deadline.instant().into();
-                match timeout_at(deadline, rpc::invoke(&caller, invocation)).await {
-                    Ok(Ok(reply)) => Ok(reply),
-                    Ok(Err(PeerError::Failed(error))) => Err(error),
-                    Ok(Err(PeerError::NotSent(reason))) => Err(unreachable(reason)),
-                    Ok(Err(PeerError::Lost(reason))) => {
-                        Err(Error::OutcomeUnknown { function: function.id.clone(), peer: peer.to_string(), reason })
-                    }
-                    Err(_) => {
-                        let timeout = function.limits.timeout;
-                        Err(Error::DeadlineExceeded { function: function.id.clone(), timeout })
-                    }
-                }
+        let answer = match timeout_at(invocation.deadline.instant().into(), self.send(peer, invocation)).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(PeerError::Failed(error))) => Err(error),
+            Ok(Err(PeerError::NotSent(reason))) => Err(unreachable(reason)),
+            Ok(Err(PeerError::Lost(reason))) => {
+                Err(Error::OutcomeUnknown { function: function.id.clone(), peer: peer.to_string(), reason })
+            }
+            Err(_) => {
+                let timeout = function.limits.timeout;
+                Err(Error::DeadlineExceeded { function: function.id.clone(), timeout })
             }
         };
         watch.outcome = answer.as_ref().map_or_else(Outcome::of, |_| Outcome::Answered);
         answer
+    }
+
+    async fn send(&self, peer: NodeId, invocation: &Invocation) -> Result<Reply, PeerError> {
+        let no_link = || PeerError::NotSent(no_link());
+        let link = self.links.lend(peer).ok_or_else(no_link)?;
+        match rpc::invoke(link.caller(), invocation).await {
+            Ok(reply) => Ok(link.until_read(reply)),
+            // The link of the node may be better.
+            Err(PeerError::NotSent(_)) if link.is_own() => {
+                let shared = self.mesh.callers().get(peer).ok_or_else(no_link)?;
+                rpc::invoke(&shared, invocation).await
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The content hash of the version that calls go to.

@@ -5,7 +5,7 @@ use rustls_pki_types::CertificateDer;
 use webpki::KeyUsage;
 
 use super::{
-    ALPN_JOIN, ALPN_MESH, DenyList, Identity, Invalid,
+    ALPN_CALL, ALPN_JOIN, ALPN_MESH, DenyList, Identity, Invalid,
     certificate::{unix_time, verify},
     error::printable,
 };
@@ -14,8 +14,10 @@ use crate::NodeId;
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
-    /// A node of this mesh: calls may follow.
+    /// A node of this mesh: calls may follow, in both directions.
     Peer(NodeId),
+    /// A node of this mesh: calls of the side that dialled may follow.
+    Calls(NodeId),
     /// Somebody who wants to join: [`join::serve`](super::join::serve) is next, and nothing else.
     Joiner,
 }
@@ -38,8 +40,8 @@ pub enum Refusal {
          identity there and join with a token"
     )]
     OwnIdentity(NodeId),
-    /// It speaks neither protocol.
-    #[error("the connection is for neither fnmesh/1 nor fnmesh-join/1")]
+    /// It speaks none of the protocols.
+    #[error("the connection is for none of fnmesh/1, fnmesh-call/1 and fnmesh-join/1")]
     UnknownProtocol,
     /// The handshake was ended, by this side or the other, before there was a connection.
     #[error("the handshake failed: {0}")]
@@ -111,15 +113,15 @@ pub async fn accept(
 pub fn admit(connection: &quinn::Connection, identity: &Identity, denied: &DenyList) -> Result<Admitted, Refusal> {
     let handshake = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
     let protocol = handshake.and_then(|data| data.protocol);
-    match protocol.as_deref() {
-        Some(ALPN_JOIN) => Ok(Admitted::Joiner),
-        Some(ALPN_MESH) => {
-            let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-            let certificate = chain.as_ref().and_then(|chain| chain.first()).ok_or(Refusal::NoCertificate)?;
-            admit_peer(certificate, identity, denied, SystemTime::now())
-        }
-        _ => Err(Refusal::UnknownProtocol),
-    }
+    let admitted = match protocol.as_deref() {
+        Some(ALPN_JOIN) => return Ok(Admitted::Joiner),
+        Some(ALPN_MESH) => Admitted::Peer,
+        Some(ALPN_CALL) => Admitted::Calls,
+        _ => return Err(Refusal::UnknownProtocol),
+    };
+    let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let certificate = chain.as_ref().and_then(|chain| chain.first()).ok_or(Refusal::NoCertificate)?;
+    admit_peer(certificate, identity, denied, SystemTime::now()).map(admitted)
 }
 
 fn admit_peer(
@@ -127,7 +129,7 @@ fn admit_peer(
     identity: &Identity,
     denied: &DenyList,
     now: SystemTime,
-) -> Result<Admitted, Refusal> {
+) -> Result<NodeId, Refusal> {
     // The handshake has checked it, if it was made with this identity's configuration. Certificates of
     // either side are good for both usages.
     let node = verify(certificate, identity.anchor(), unix_time(now), KeyUsage::client_auth())?;
@@ -137,7 +139,7 @@ fn admit_peer(
     if denied.contains(node) {
         return Err(Refusal::Denied(node));
     }
-    Ok(Admitted::Peer(node))
+    Ok(node)
 }
 
 /// What a side said when it refused the other: the reason why a connection failed or was closed,

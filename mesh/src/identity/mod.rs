@@ -36,6 +36,6 @@ pub use deny::{Denied, DenyList};
 pub use error::Error;
 pub(crate) use files::{read as read_file, replace as replace_file};
 pub use own::Identity;
-pub use tls::{ALPN_JOIN, ALPN_MESH};
+pub use tls::{ALPN_CALL, ALPN_JOIN, ALPN_MESH};
 pub use token::{InvalidToken, Token, TokenId};
 pub use tokens::{TokenOptions, TokenState, TokenStatus, Tokens};

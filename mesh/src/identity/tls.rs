@@ -28,6 +28,10 @@ use super::{
 /// The application protocol of calls between nodes; both sides have certificates.
 pub const ALPN_MESH: &[u8] = b"fnmesh/1";
 
+/// The application protocol of connections on which only the node that dialled makes calls; both sides have
+/// certificates.
+pub const ALPN_CALL: &[u8] = b"fnmesh-call/1";
+
 /// The application protocol of joining; the client has no certificate yet.
 pub const ALPN_JOIN: &[u8] = b"fnmesh-join/1";
 
@@ -38,7 +42,7 @@ pub(super) const ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorith
 };
 
 impl Identity {
-    /// For the endpoint of this node, for both protocols. Set a `TransportConfig` on it as needed.
+    /// For the endpoint of this node, for all protocols. Set a `TransportConfig` on it as needed.
     ///
     /// A client certificate is checked if there is one. Whether there has to be one depends on the
     /// protocol: call [`accept`](super::accept) or [`admit`](super::admit) for each connection.
@@ -49,7 +53,7 @@ impl Identity {
             .expect("ring has TLS 1.3")
             .with_client_cert_verifier(Arc::new(OfMesh(self.clone())))
             .with_cert_resolver(presented);
-        config.alpn_protocols = vec![ALPN_MESH.to_vec(), ALPN_JOIN.to_vec()];
+        config.alpn_protocols = vec![ALPN_MESH.to_vec(), ALPN_CALL.to_vec(), ALPN_JOIN.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         let crypto = QuicServerConfig::try_from(config).expect("ring has QUIC's initial cipher suite");
@@ -62,13 +66,23 @@ impl Identity {
     /// If the other side refuses this node, `connect` succeeds nevertheless, and the connection is
     /// closed after that: see [`told`](super::told).
     pub fn client_config(&self) -> quinn::ClientConfig {
+        self.client_config_for(ALPN_MESH)
+    }
+
+    /// As [`Identity::client_config`], for connections that only this side calls over. Nodes that know no such
+    /// connections fail the handshake.
+    pub fn call_config(&self) -> quinn::ClientConfig {
+        self.client_config_for(ALPN_CALL)
+    }
+
+    pub(crate) fn client_config_for(&self, alpn: &[u8]) -> quinn::ClientConfig {
         let config = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("ring has TLS 1.3")
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(OfMesh(self.clone())))
             .with_client_cert_resolver(Arc::new(Presented(self.clone())));
-        client_config(config, ALPN_MESH)
+        client_config(config, alpn)
     }
 }
 

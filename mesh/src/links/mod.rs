@@ -1,4 +1,8 @@
-//! The links of a node: dialled when they are wanted, accepted when peers dial, one used for each peer.
+//! The links of a node: dialled when they are wanted, accepted when peers dial, one used for each peer. Beside it a
+//! thread may have a link of its own to a peer ([`OwnLinks`]), which the peer only serves.
+
+mod own;
+mod served;
 
 use std::{
     cell::RefCell,
@@ -19,10 +23,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+pub(crate) use own::{OwnLinks, Setup};
+
+use self::served::Served;
 use crate::{
     NodeId,
     identity::{Admitted, DenyList, Identity, Refusal, admit, told},
-    rpc::{self, GOSSIP},
+    rpc::{self, GOSSIP, OnlyCalls},
     transport::{Caller, GOODBYE, Handler, frame::Limits, serve},
 };
 
@@ -80,6 +87,8 @@ pub(crate) struct Links<H> {
     dialler: ClientConfig,
     handler: Box<dyn Fn(NodeId) -> H>,
     callers: Callers,
+    /// What threads of peers have dialled for their calls.
+    served: Served,
     dialling: RefCell<HashMap<NodeId, Dial>>,
     tell: Box<dyn Fn(Change)>,
     tasks: RefCell<JoinSet<()>>,
@@ -108,6 +117,7 @@ impl<H: Handler> Links<H> {
             dialler,
             handler: Box::new(handler),
             callers: Callers::default(),
+            served: Served::default(),
             dialling: RefCell::default(),
             tell: Box::new(tell),
             tasks: RefCell::default(),
@@ -178,7 +188,7 @@ impl<H: Handler> Links<H> {
             let connection = connecting.await.map_err(|error| told(&error).unwrap_or_else(|| error.to_string()))?;
             match admit(&connection, &self.identity, &self.denied) {
                 Ok(Admitted::Peer(_)) => Ok(connection),
-                Ok(Admitted::Joiner) => Err("the peer took this node for a joiner".to_owned()),
+                Ok(Admitted::Calls(_) | Admitted::Joiner) => Err("another protocol was agreed on".to_owned()),
                 Err(refusal) => {
                     refusal.close(&connection);
                     Err(refusal.to_string())
@@ -218,8 +228,22 @@ impl<H: Handler> Links<H> {
             let is_used = |used: Caller| used.connection().stable_id() == connection.stable_id();
             if links.callers.get(peer).is_some_and(is_used) {
                 links.callers.change(|callers| drop(callers.remove(&peer)));
+                links.served.close(peer, GOODBYE, "the link beside it has ended");
                 (links.tell)(change);
             }
+        });
+    }
+
+    /// Takes an authenticated connection over which the peer calls, and this node does not.
+    pub(crate) fn serve_calls(self: &Rc<Self>, peer: NodeId, connection: Connection) {
+        if !self.served.add(peer, &connection) {
+            return connection.close(GOODBYE, b"this node has too many connections for calls only");
+        }
+        let handler = Rc::new(OnlyCalls((self.handler)(peer)));
+        let links = Rc::clone(self);
+        self.spawn(async move {
+            drop(serve(connection.clone(), handler, Limits::default()).await);
+            links.served.remove(peer, &connection);
         });
     }
 
@@ -255,15 +279,18 @@ impl<H: Handler> Links<H> {
         let _ = timeout(patience, pings.join_all()).await;
     }
 
-    /// Closes the link to a node that is no longer of the mesh.
+    /// Closes the links to a node that is no longer of the mesh.
     pub(crate) fn exclude(&self, peer: NodeId) {
+        let refusal = Refusal::Denied(peer);
+        self.served.close(peer, refusal.code(), &refusal.to_string());
         if let Some(caller) = self.callers.get(peer) {
-            Refusal::Denied(peer).close(caller.connection());
+            refusal.close(caller.connection());
         }
     }
 
-    /// Closes the link to a peer that is taken for dead.
+    /// Closes the links to a peer that is taken for dead.
     pub(crate) fn close(&self, peer: NodeId, reason: &str) {
+        self.served.close(peer, GOODBYE, reason);
         if let Some(caller) = self.callers.get(peer) {
             caller.connection().close(GOODBYE, reason.as_bytes());
         }

@@ -64,6 +64,8 @@ const PING: &str = "ping";
 
 const METHODS: [&str; 11] =
     [INVOKE, DESCRIBE, RECORD, SNAPSHOT, RENEW, DENY, ANNOUNCE, FETCH_BUNDLE, HOST, DRAIN, PING];
+/// Those of connections that are for calls only.
+const CALL_METHODS: [&str; 3] = [INVOKE, DESCRIBE, PING];
 
 /// What this node can do for its peers.
 pub(crate) struct Service<L> {
@@ -118,6 +120,21 @@ impl<L: Invoke + Clone> Handler for PeerHandler<L> {
             let _ = self.service.inputs.send(Input::Event(event));
         }
     }
+}
+
+/// Serves a connection that the peer makes for calls: calls, and nothing that changes or tells about the mesh.
+pub(crate) struct OnlyCalls<H>(pub(crate) H);
+
+impl<H: Handler> Handler for OnlyCalls<H> {
+    fn handle(&self, request: Request<'_>) -> LocalFuture<Answer> {
+        if CALL_METHODS.contains(&request.method) {
+            return self.0.handle(request);
+        }
+        let (method, known) = (request.method, CALL_METHODS.join(", "));
+        fail(Failure::new(METHOD_NOT_FOUND, format!("no method {method:?} on this connection; known are {known}")))
+    }
+
+    fn notified(&self, _: Request<'_>) {}
 }
 
 /// Asks a peer for nothing: it has read what was sent before on the same stream when it answers.

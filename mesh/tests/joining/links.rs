@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
-use fnmesh_mesh::identity::{Admitted, DenyList, Identity, Invalid, Refusal, TokenOptions, admit, told};
+use fnmesh_mesh::identity::{ALPN_CALL, Admitted, DenyList, Identity, Invalid, Refusal, TokenOptions, admit, told};
 use quinn::{ConnectionError, VarInt};
 use rustls_pki_types::CertificateDer;
 
-use crate::support::{HOUR, Log, Node, call, call_with_stolen, careless_call, careless_client};
+use crate::support::{HOUR, Log, Node, call, call_with_stolen, careless_call, careless_call_with, careless_client};
 
 /// Gives a node a certificate that ended 10 days ago.
 fn expire(node: &Node, authority: &Node) {
@@ -122,6 +122,27 @@ async fn denied_node_is_refused_in_both_directions() {
     let connection = third.endpoint.connect_with(config, second.address, &name).unwrap().await.unwrap();
     assert_eq!(admit(&connection, &third.identity, &third.denied), Err(refusal));
     assert_eq!(third.call(&first).await.unwrap(), b"42");
+}
+
+#[tokio::test]
+async fn connections_for_calls_only_are_checked_as_links_are() {
+    let log = Log::new();
+    let member = Node::first().serve();
+    let (second, other) = (Node::joined(&member, TokenOptions::default()).await, Node::first());
+    let call = async |identity| careless_call_with(careless_client(identity, ALPN_CALL), &member).await;
+
+    let refusal = Refusal::NoCertificate;
+    assert_eq!(closed(call(None).await), (refusal.code(), refusal.to_string()));
+    assert_eq!(log.refusal().await, refusal.to_string());
+    let error = call(Some(&other.root)).await.unwrap_err();
+    assert_eq!(told(&error), Some(Invalid::OtherMesh.to_string()));
+    assert_eq!(member.called(), 0);
+    assert_eq!(call(Some(&second.root)).await.unwrap(), b"42");
+
+    let refusal = Refusal::Denied(second.identity.id());
+    assert!(member.denied.deny(second.identity.id(), SystemTime::now()).unwrap());
+    assert_eq!(closed(call(Some(&second.root)).await), (refusal.code(), refusal.to_string()));
+    assert_eq!(member.called(), 42);
 }
 
 #[tokio::test]

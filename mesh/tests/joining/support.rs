@@ -96,7 +96,9 @@ impl Node {
                 let (called, refusals) = (called.clone(), refusals.clone());
                 connections.spawn(async move {
                     match identity::accept(incoming, &identity, &denied).await {
-                        Ok((connection, Admitted::Peer(_))) => count_calls(&connection, &called).await,
+                        Ok((connection, Admitted::Peer(_) | Admitted::Calls(_))) => {
+                            count_calls(&connection, &called).await;
+                        }
                         Ok((connection, Admitted::Joiner)) => {
                             let _ = join::serve(&connection, &identity, &tokens, &peers, now()).await;
                         }
@@ -229,7 +231,7 @@ pub(crate) async fn call_with_stolen(certificate: &TempDir, key: &TempDir, to: &
     careless_call_with(config, to).await.unwrap_err()
 }
 
-async fn careless_call_with(config: quinn::ClientConfig, to: &Node) -> Result<Vec<u8>, ConnectionError> {
+pub(crate) async fn careless_call_with(config: quinn::ClientConfig, to: &Node) -> Result<Vec<u8>, ConnectionError> {
     let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let connecting = endpoint.connect_with(config, to.address, "anybody").unwrap();
     call(&connecting.await?).await

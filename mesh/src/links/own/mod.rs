@@ -1,0 +1,299 @@
+//! Links of one thread of this node to the peers it calls: beside the link of the node, so that a call wakes no other
+//! thread on its way out and back.
+//!
+//! Membership and the watch of a peer work on the link of the node. An own link is used only while that one is up, ends
+//! with it, and is never waited for: where there is none, calls go over the link of the node.
+
+mod lent;
+mod rest;
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use quinn::{ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, TransportErrorCode};
+use tokio::{task::JoinSet, time::timeout};
+
+pub(crate) use self::lent::Lent;
+use self::{lent::Usage, rest::Rest};
+use super::{DIAL_TIMEOUT, is_goodbye, unanswered};
+use crate::{
+    Handle, NodeId,
+    identity::{Admitted, admit, told},
+    rpc,
+    transport::{Caller, GOODBYE, frame::Limits, quic},
+};
+
+/// An own link without a call is closed after this long.
+const IDLE_AFTER: Duration = Duration::from_secs(60);
+/// How many a thread has at most.
+const MOST: usize = 64;
+/// TLS: the peer knows no protocol that it was offered.
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+
+/// How threads dial.
+pub(crate) struct Setup {
+    /// Where their sockets are bound, at any port.
+    pub(crate) local: IpAddr,
+    pub(crate) dialler: ClientConfig,
+}
+
+/// How many, how long.
+#[derive(Clone, Copy)]
+struct Bounds {
+    idle_after: Duration,
+    most: usize,
+}
+
+/// The own links of a thread. Its tasks run on that thread, within its `LocalSet` or local runtime.
+pub(crate) struct OwnLinks {
+    inner: Rc<Inner>,
+    tasks: RefCell<JoinSet<()>>,
+}
+
+struct Inner {
+    mesh: Handle,
+    bounds: Bounds,
+    /// Bound when the first peer is dialled.
+    endpoint: RefCell<Option<Endpoint>>,
+    peers: RefCell<HashMap<NodeId, State>>,
+}
+
+/// What the thread has towards a peer.
+enum State {
+    Dialling,
+    Ready(Ready),
+    Resting(Rest),
+}
+
+/// A link over which the peer has answered.
+struct Ready {
+    caller: Caller,
+    /// The link of the node it stands beside, which its task holds.
+    beside: usize,
+    usage: Rc<Usage>,
+}
+
+/// A link, and what carries its calls.
+struct Link {
+    caller: Caller,
+    carried: JoinSet<Arc<str>>,
+}
+
+/// Why a link is over.
+enum End {
+    /// The link of the node is, or is that of another life of the peer.
+    Beside,
+    /// Nobody used it.
+    Idle,
+    /// It was lost on its own.
+    Lost(Failure),
+}
+
+/// Why there is no link.
+struct Failure {
+    reason: String,
+    /// The peer does not know such links.
+    is_unknown: bool,
+}
+
+impl OwnLinks {
+    /// None yet.
+    pub(crate) fn new(mesh: Handle) -> Self {
+        Self::bounded(mesh, Bounds { idle_after: IDLE_AFTER, most: MOST })
+    }
+
+    fn bounded(mesh: Handle, bounds: Bounds) -> Self {
+        let inner = Inner { mesh, bounds, endpoint: RefCell::default(), peers: RefCell::default() };
+        Self { inner: Rc::new(inner), tasks: RefCell::default() }
+    }
+
+    /// What a call of this peer uses: the own link, or that of the node while there is none. `None` when the node has
+    /// no link to the peer.
+    pub(crate) fn lend(&self, peer: NodeId) -> Option<Lent> {
+        let shared = self.inner.mesh.callers().get(peer)?;
+        let is_wanted = match self.inner.peers.borrow().get(&peer) {
+            Some(State::Ready(ready)) if ready.is_beside(&shared) => {
+                return Some(Lent::own(ready.caller.clone(), &ready.usage));
+            }
+            Some(State::Ready(_) | State::Dialling) => false,
+            Some(State::Resting(rest)) => rest.is_over(id(&shared), Instant::now()),
+            None => true,
+        };
+        if is_wanted {
+            self.dial(peer, shared.clone());
+        }
+        Some(Lent::shared(shared))
+    }
+
+    fn dial(&self, peer: NodeId, shared: Caller) {
+        let (beside, now) = (id(&shared), Instant::now());
+        let mut peers = self.inner.peers.borrow_mut();
+        let last = match peers.remove(&peer) {
+            Some(State::Resting(rest)) => Some(rest),
+            _ => None,
+        };
+        // Of peers that were not called again.
+        peers.retain(|_, state| !matches!(state, State::Resting(rest) if rest.has_passed(now)));
+        let count = peers.values().filter(|state| !matches!(state, State::Resting(_))).count();
+        if count >= self.inner.bounds.most {
+            peers.insert(peer, State::Resting(Rest::for_room(beside, now)));
+            return;
+        }
+        peers.insert(peer, State::Dialling);
+        drop(peers);
+        let mut tasks = self.tasks.borrow_mut();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_local(Rc::clone(&self.inner).keep(peer, shared, last));
+    }
+}
+
+impl Drop for OwnLinks {
+    fn drop(&mut self) {
+        // The peer hears it only if this thread still runs; else its link to the node ends them.
+        if let Some(endpoint) = self.inner.endpoint.take() {
+            endpoint.close(GOODBYE, b"the thread that called ends");
+        }
+    }
+}
+
+impl fmt::Debug for OwnLinks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peers = self.inner.peers.borrow();
+        f.debug_struct("OwnLinks").field("peers", &peers.len()).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// The life of an own link.
+    async fn keep(self: Rc<Self>, peer: NodeId, mut shared: Caller, last: Option<Rest>) {
+        let silent = |_| Err(Failure::from(format!("no answer within {} s", DIAL_TIMEOUT.as_secs())));
+        let mut link = match timeout(DIAL_TIMEOUT, self.connect(peer)).await.unwrap_or_else(silent) {
+            Ok(link) => link,
+            Err(failure) => return self.rest(peer, &shared, last, &failure),
+        };
+        tracing::debug!(target: "fnmesh::mesh", %peer, "a thread has a link of its own to this node");
+        let end = self.watch(peer, &mut link, &mut shared).await;
+        // No call takes it from here on; the task of the next one may begin while this one ends.
+        match &end {
+            End::Beside | End::Idle => drop(self.peers.borrow_mut().remove(&peer)),
+            End::Lost(failure) => self.rest(peer, &shared, None, failure),
+        }
+        let reason = if matches!(end, End::Idle) { "no calls" } else { "the link beside it has ended" };
+        link.caller.connection().close(GOODBYE, reason.as_bytes());
+        // Ends the calls in flight.
+        link.carried.join_next().await;
+    }
+
+    /// Waits until a link is over, which calls may use meanwhile.
+    async fn watch(&self, peer: NodeId, link: &mut Link, shared: &mut Caller) -> End {
+        let usage = Rc::<Usage>::default();
+        loop {
+            let ready = Ready { caller: link.caller.clone(), beside: id(shared), usage: Rc::clone(&usage) };
+            self.peers.borrow_mut().insert(peer, State::Ready(ready));
+            tokio::select! {
+                biased;
+                _ = shared.connection().closed() => match self.successor(peer, shared.connection()) {
+                    Some(next) => *shared = next,
+                    None => return End::Beside,
+                },
+                ended = link.carried.join_next() => {
+                    let reason = ended.and_then(Result::ok).map_or_else(String::new, |reason| reason.to_string());
+                    return End::Lost(reason.into());
+                }
+                reason = unanswered(&link.caller) => return End::Lost(reason.to_string().into()),
+                () = usage.idle(self.bounds.idle_after) => return End::Idle,
+            }
+        }
+    }
+
+    /// The link that the node uses instead of one that has ended, if the peer is still alive behind it: one of twins
+    /// is closed for no fault.
+    fn successor(&self, peer: NodeId, ended: &Connection) -> Option<Caller> {
+        let next = self.mesh.callers().get(peer)?;
+        let is_other = id(&next) != ended.stable_id() && next.connection().close_reason().is_none();
+        (is_other && is_goodbye(ended)).then_some(next)
+    }
+
+    async fn connect(&self, peer: NodeId) -> Result<Link, Failure> {
+        let member = self.mesh.members().iter().find(|member| member.node == peer).map(|member| member.address);
+        let address = member.ok_or_else(|| Failure::from("its address is not known".to_owned()))?;
+        let dialler = self.mesh.own_links().dialler.clone();
+        let connecting = self.endpoint()?.connect_with(dialler, address, &peer.to_string()).map_err(|error| {
+            if error == ConnectError::EndpointStopping {
+                *self.endpoint.borrow_mut() = None;
+            }
+            Failure::from(error.to_string())
+        })?;
+        let connection = connecting.await.map_err(|error| Failure::of(&error))?;
+        match admit(&connection, self.mesh.identity(), &self.mesh.started.denied) {
+            Ok(Admitted::Calls(_)) => {}
+            Ok(_) => return Err("another protocol was agreed on".to_owned().into()),
+            Err(refusal) => {
+                refusal.close(&connection);
+                return Err(refusal.to_string().into());
+            }
+        }
+        let (caller, run) = Caller::new(connection.clone(), Limits::default());
+        let mut carried = JoinSet::new();
+        carried.spawn(run);
+        // Who refuses this side does so after the handshake: no call must be lost by that.
+        match rpc::ping(&caller).await {
+            Ok(()) => Ok(Link { caller, carried }),
+            Err(error) => {
+                connection.close(GOODBYE, b"not needed");
+                Err(format!("{error:?}").into())
+            }
+        }
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, Failure> {
+        if let Some(endpoint) = &*self.endpoint.borrow() {
+            return Ok(endpoint.clone());
+        }
+        let address = SocketAddr::new(self.mesh.own_links().local, 0);
+        let refused = |error: io::Error| Failure::from(format!("cannot bind {address} (UDP): {error}"));
+        let endpoint = quic::bind(address, EndpointConfig::default(), None).map_err(refused)?;
+        Ok(self.endpoint.borrow_mut().insert(endpoint).clone())
+    }
+
+    /// Leaves the peer alone for a while.
+    fn rest(&self, peer: NodeId, shared: &Caller, last: Option<Rest>, failure: &Failure) {
+        let rest = Rest::after(last, id(shared), failure.is_unknown, Instant::now());
+        tracing::debug!(target: "fnmesh::mesh", %peer, reason = failure.reason, "no link of a thread's own to this node");
+        self.peers.borrow_mut().insert(peer, State::Resting(rest));
+    }
+}
+
+impl Ready {
+    fn is_beside(&self, shared: &Caller) -> bool {
+        self.beside == id(shared) && self.caller.connection().close_reason().is_none()
+    }
+}
+
+impl Failure {
+    fn of(error: &ConnectionError) -> Self {
+        let unknown = TransportErrorCode::crypto(NO_APPLICATION_PROTOCOL);
+        let is_unknown = matches!(error, ConnectionError::ConnectionClosed(close) if close.error_code == unknown);
+        Self { reason: told(error).unwrap_or_else(|| error.to_string()), is_unknown }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self { reason, is_unknown: false }
+    }
+}
+
+fn id(caller: &Caller) -> usize {
+    caller.connection().stable_id()
+}
+
+#[cfg(test)]
+mod tests;

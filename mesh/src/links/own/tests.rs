@@ -1,0 +1,287 @@
+use std::{net::Ipv4Addr, path::Path, pin::Pin, time::SystemTime};
+
+use bytes::Bytes;
+use fnmesh_invoke::{AppStatus, Error, Function, FunctionId, Invocation, Invoke, Payload, Reply, ReplyBody};
+use tokio::{
+    task::{LocalSet, spawn_local},
+    time::sleep,
+};
+
+use super::*;
+use crate::{
+    Config, Join, Mesh,
+    handle::Started,
+    identity::TokenOptions,
+    membership::{self, Profile},
+    rpc::PeerError,
+    transport::quic::Congestion,
+};
+
+/// Never says what `shop/slow` is.
+struct Local;
+
+impl Invoke for Local {
+    async fn resolve(&self, app: &str, name: &str) -> Result<Arc<Function>, Error> {
+        if name == "slow" {
+            std::future::pending::<()>().await;
+        }
+        Err(Error::UnknownFunction { function: format!("{app}/{name}"), nearest: Vec::new() })
+    }
+
+    async fn call(&self, _: Invocation) -> Result<Reply, Error> {
+        Err(Error::internal("nothing is served here"))
+    }
+
+    fn apps(&self) -> Vec<AppStatus> {
+        Vec::new()
+    }
+}
+
+fn start(directory: &Path, name: &str, join: Option<Join>) -> Mesh {
+    let config = Config {
+        address: (Ipv4Addr::LOCALHOST, 0).into(),
+        advertise: None,
+        name: name.to_owned(),
+        zone: String::new(),
+        directory: directory.join(name),
+        join,
+        congestion: Congestion::Cubic,
+        membership: membership::Config::default(),
+    };
+    Mesh::start(config, Profile::default(), || Rc::new(Local)).unwrap()
+}
+
+fn joined(directory: &Path, name: &str, member: &Mesh) -> Mesh {
+    let handle = member.handle();
+    let authority = handle.identity().authority().unwrap();
+    let token = handle.tokens().create(authority, TokenOptions::default(), SystemTime::now()).unwrap();
+    start(directory, name, Some(Join { address: handle.address(), token: Some(token) }))
+}
+
+/// Two nodes, and the own links of a thread of the first one.
+struct Pair {
+    first: Mesh,
+    second: Mesh,
+    links: OwnLinks,
+    directory: tempfile::TempDir,
+}
+
+impl Pair {
+    /// With the link of the nodes up.
+    async fn new(bounds: Bounds) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let first = start(directory.path(), "first", None);
+        let second = joined(directory.path(), "second", &first);
+        let links = OwnLinks::bounded(first.handle().clone(), bounds);
+        let pair = Self { first, second, links, directory };
+        for (node, other) in [(&pair.first, &pair.second), (&pair.second, &pair.first)] {
+            let handle = node.handle();
+            let is_known = || handle.members().iter().any(|member| member.node == id_of(other) && member.is_reachable);
+            until(|| handle.callers().get(id_of(other)).is_some() && is_known(), "a link").await;
+        }
+        pair
+    }
+
+    /// The own link to the second node, once it is there.
+    async fn own(&self) -> Lent {
+        let peer = id_of(&self.second);
+        until(|| self.links.lend(peer).is_some_and(|lent| lent.is_own()), "an own link").await;
+        self.links.lend(peer).unwrap()
+    }
+
+    fn shared(&self) -> Caller {
+        self.first.handle().callers().get(id_of(&self.second)).unwrap()
+    }
+}
+
+const BOUNDS: Bounds = Bounds { idle_after: IDLE_AFTER, most: MOST };
+
+fn id_of(node: &Mesh) -> NodeId {
+    node.handle().node()
+}
+
+async fn until(is_so: impl Fn() -> bool, what: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, test);
+}
+
+/// A request that the second node does not answer, under way.
+async fn unanswered_call(lent: &Lent) -> tokio::task::JoinHandle<Result<Function, PeerError>> {
+    let caller = lent.caller().clone();
+    let call = spawn_local(async move {
+        let id = FunctionId { app: "shop".into(), name: "slow".into() };
+        rpc::describe(&caller, id).await
+    });
+    // The answer to what came after it on the same stream: it has arrived.
+    tokio::task::yield_now().await;
+    rpc::ping(lent.caller()).await.unwrap();
+    assert!(!call.is_finished());
+    call
+}
+
+#[test]
+fn own_link_is_dialled_at_the_first_call_and_then_used() {
+    run(async {
+        let pair = Pair::new(BOUNDS).await;
+        let before = id(&pair.second.handle().callers().get(id_of(&pair.first)).unwrap());
+        let first = pair.links.lend(id_of(&pair.second)).unwrap();
+        assert!(!first.is_own() && id(first.caller()) == id(&pair.shared()));
+        let own = pair.own().await;
+        assert_ne!(id(own.caller()), id(&pair.shared()));
+        let function = FunctionId { app: "shop".into(), name: "add".into() };
+        let answer = rpc::describe(own.caller(), function).await;
+        assert!(matches!(answer, Err(PeerError::Failed(Error::UnknownFunction { .. }))), "{answer:?}");
+        // It is no twin of the link of the nodes, and serves nothing of the mesh.
+        assert_eq!(id(&pair.second.handle().callers().get(id_of(&pair.first)).unwrap()), before);
+        let refused = format!("{:?}", rpc::snapshot(own.caller(), false).await.map(|_| ()));
+        assert!(refused.contains("no method \\\"snapshot\\\" on this connection"), "{refused}");
+    });
+}
+
+#[test]
+fn peer_that_knows_no_own_links_is_called_over_the_link_of_the_node() {
+    run(async {
+        let mut pair = Pair::new(BOUNDS).await;
+        let Handle { inputs, started } = pair.first.handle().clone();
+        let own_links =
+            Setup { local: Ipv4Addr::LOCALHOST.into(), dialler: started.identity.client_config_for(b"fnmesh-call/0") };
+        let Started { address, ref name, ref zone, ref identity, is_founder, .. } = *started;
+        let started = Started {
+            address,
+            name: Arc::clone(name),
+            zone: Arc::clone(zone),
+            identity: identity.clone(),
+            tokens: started.tokens.clone(),
+            denied: started.denied.clone(),
+            callers: started.callers.clone(),
+            own_links,
+            routes: started.routes.clone(),
+            members: Arc::clone(&started.members),
+            is_founder,
+        };
+        pair.links = OwnLinks::new(Handle { inputs, started: Arc::new(started) });
+        let peer = id_of(&pair.second);
+        pair.links.lend(peer).unwrap();
+        let resting = |links: &OwnLinks| match links.inner.peers.borrow().get(&peer) {
+            Some(State::Resting(rest)) => Some(*rest),
+            _ => None,
+        };
+        until(|| resting(&pair.links).is_some(), "a refusal").await;
+        let rest = resting(&pair.links).unwrap();
+        let (beside, soon) = (id(&pair.shared()), Instant::now() + Duration::from_secs(300));
+        assert!(!rest.is_over(beside, soon), "{rest:?}");
+        let lent = pair.links.lend(peer).unwrap();
+        assert!(!lent.is_own() && rpc::ping(lent.caller()).await.is_ok());
+    });
+}
+
+#[test]
+fn own_link_ends_with_the_link_of_the_node() {
+    run(async {
+        let pair = Pair::new(BOUNDS).await;
+        let own = pair.own().await;
+        let call = unanswered_call(&own).await;
+        pair.shared().connection().close(GOODBYE, b"test");
+        let ended = call.await.unwrap();
+        assert!(matches!(ended, Err(PeerError::Lost(_))), "{ended:?}");
+        assert!(own.caller().connection().close_reason().is_some());
+        // Both come back.
+        let again = pair.own().await;
+        assert!(rpc::ping(again.caller()).await.is_ok());
+        assert_ne!(id(again.caller()), id(own.caller()));
+    });
+}
+
+#[test]
+fn own_link_ends_when_either_node_removes_the_other() {
+    for removed_by_callee in [true, false] {
+        run(async {
+            let pair = Pair::new(BOUNDS).await;
+            let own = pair.own().await;
+            let call = unanswered_call(&own).await;
+            let (by, removed) =
+                if removed_by_callee { (&pair.second, &pair.first) } else { (&pair.first, &pair.second) };
+            assert!(by.handle().remove(id_of(removed)).unwrap());
+            let ended = call.await.unwrap();
+            assert!(matches!(ended, Err(PeerError::Lost(_))), "{ended:?}");
+            until(|| pair.links.lend(id_of(&pair.second)).is_none(), "no link").await;
+            assert!(own.caller().connection().close_reason().is_some());
+            let dialled = pair.links.inner.connect(id_of(&pair.second)).await.err().unwrap().reason;
+            assert!(dialled.contains("was removed from this mesh"), "{dialled}");
+        });
+    }
+}
+
+#[test]
+fn own_link_stays_when_a_twin_takes_over() {
+    run(async {
+        let pair = Pair::new(BOUNDS).await;
+        let own = id(pair.own().await.caller());
+        let old = pair.shared();
+        // Once more by the side that has dialled: the node takes the new one.
+        let (dialler, dialled) = match old.connection().side() {
+            quinn::Side::Client => (&pair.first, &pair.second),
+            quinn::Side::Server => (&pair.second, &pair.first),
+        };
+        assert_eq!(id_of(dialler), id_of(&pair.second), "who joins dials");
+        let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let config = dialler.handle().identity().client_config();
+        let name = id_of(dialled).to_string();
+        let twin = endpoint.connect_with(config, dialled.handle().address(), &name).unwrap().await.unwrap();
+        until(|| id(&pair.shared()) != id(&old), "another link").await;
+        assert!(!pair.links.lend(id_of(&pair.second)).unwrap().is_own());
+        old.connection().close(GOODBYE, b"another link is used");
+        assert_eq!(id(pair.own().await.caller()), own);
+        assert!(twin.close_reason().is_none());
+    });
+}
+
+#[test]
+fn idle_own_link_is_closed() {
+    run(async {
+        let pair = Pair::new(Bounds { idle_after: Duration::from_millis(50), ..BOUNDS }).await;
+        let own = pair.own().await;
+        let connection = own.caller().connection().clone();
+        let chunks = Box::pin(Endless);
+        let reply = own.until_read(Reply { head: None, body: ReplyBody::Stream(chunks) });
+        sleep(Duration::from_millis(200)).await;
+        assert!(connection.close_reason().is_none(), "an answer is still read");
+        drop(reply);
+        connection.closed().await;
+        assert!(pair.links.inner.peers.borrow().is_empty());
+        pair.own().await;
+    });
+}
+
+/// A streamed answer that is never over.
+struct Endless;
+
+impl futures_core::Stream for Endless {
+    type Item = Result<Payload, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
+        std::task::Poll::Ready(Some(Ok(Payload { format: fnmesh_invoke::Format::Json, body: Bytes::new() })))
+    }
+}
+
+#[test]
+fn thread_has_no_more_own_links_than_it_may() {
+    run(async {
+        let pair = Pair::new(Bounds { most: 1, ..BOUNDS }).await;
+        pair.own().await;
+        let third = joined(pair.directory.path(), "third", &pair.first);
+        until(|| pair.links.lend(id_of(&third)).is_some(), "a link").await;
+        assert!(!pair.links.lend(id_of(&third)).unwrap().is_own());
+        let peers = pair.links.inner.peers.borrow();
+        assert!(matches!(peers.get(&id_of(&third)), Some(State::Resting(_))));
+        assert!(matches!(peers.get(&id_of(&pair.second)), Some(State::Ready(_))));
+    });
+}

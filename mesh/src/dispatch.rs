@@ -1,8 +1,8 @@
 use std::{sync::Arc, time::Instant};
 
-use fnmesh_invoke::{AppStatus, Error, Function, Invocation, Invoke, Reply, Target};
+use fnmesh_invoke::{AppStatus, Error, Function, Invocation, Invoke, Reply, Room, Target};
 
-use crate::{Handle, remote::Remote};
+use crate::{Handle, balance::Local, membership::Load, remote::Remote};
 
 /// How often a call may be forwarded between nodes, or from function to function.
 pub const MAX_HOPS: u8 = 8;
@@ -43,10 +43,22 @@ impl<L: Invoke> Invoke for Dispatch<L> {
             let function = &invocation.function;
             return Err(Error::DeadlineExceeded { function: function.id.clone(), timeout: function.limits.timeout });
         }
-        match &self.remote {
-            Some(remote) if invocation.function.target == Target::ELSEWHERE => Box::pin(remote.call(invocation)).await,
-            _ => self.local.call(invocation).await,
-        }
+        let Some(remote) = &self.remote else { return self.local.call(invocation).await };
+        let room = if invocation.function.target == Target::ELSEWHERE {
+            Local::Absent
+        } else {
+            match self.local.room(&invocation.function) {
+                Room::Free => return self.local.call(invocation).await,
+                Room::Full { calls, capacity } => Local::Saturated(Load::new(calls, capacity)),
+                // It was served here when the call came in.
+                Room::Gone => Local::Absent,
+            }
+        };
+        Box::pin(remote.call(&self.local, room, invocation)).await
+    }
+
+    fn room(&self, function: &Function) -> Room {
+        self.local.room(function)
     }
 
     fn apps(&self) -> Vec<AppStatus> {

@@ -33,6 +33,7 @@ pub struct Handle {
 }
 
 /// What is known once a node listens.
+#[derive(Clone)]
 pub(crate) struct Started {
     pub(crate) address: SocketAddr,
     pub(crate) name: Arc<str>,

@@ -1,20 +1,28 @@
 //! The functions of peers, as one gateway thread calls them.
 
-use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use fnmesh_invoke::{Error, Function, FunctionId, Invocation, Reply, Retry};
-use tokio::time::timeout_at;
+use fnmesh_invoke::{Error, Function, FunctionId, Invocation, Invoke, Reply, Retry};
+use tokio::time::{timeout, timeout_at};
 
 use crate::{
     Handle, NodeId,
     balance::{self, Balancer, Choice, Local, Outcome, RetryBudget},
     links::OwnLinks,
-    rpc::{self, PeerError},
+    membership::Load,
+    rpc::{self, Answered, PeerError},
     table::FunctionKey,
 };
 
 /// To how many peers one call is sent at most.
 const ATTEMPTS: usize = 3;
+/// How long a call waits for a node to serve an app that is deployed.
+const ROUTE_PATIENCE: Duration = Duration::from_secs(10);
 /// Functions of peers that a thread remembers; with more it forgets them all and asks again.
 const REMEMBERED: usize = 10_000;
 
@@ -40,7 +48,11 @@ impl Remote {
 
     /// What a peer says of a function; `unknown` where no peer serves it, with names of the whole mesh.
     pub(crate) async fn resolve(&self, app: &str, name: &str, unknown: Error) -> Result<Arc<Function>, Error> {
-        let Some(hash) = self.version(app, name) else { return Err(self.nearer(app, name, unknown)) };
+        let mut hash = self.version(app, name);
+        if hash.is_none() && self.route_comes(app).await? {
+            hash = self.version(app, name);
+        }
+        let Some(hash) = hash else { return Err(self.nearer(app, name, unknown)) };
         let id = FunctionId { app: app.into(), name: name.into() };
         if let Some((known, function)) = self.functions.borrow().get(&id)
             && *known == hash
@@ -49,7 +61,7 @@ impl Remote {
         }
         let mut attempts = Attempts::default();
         loop {
-            let peer = self.choose(&id, &mut attempts)?;
+            let Choice::Peer(peer) = self.choose(&id, Local::Absent, &mut attempts)? else { return Err(unknown) };
             match self.describe(peer, &id).await {
                 Ok(function) => {
                     let function = Arc::new(function);
@@ -65,12 +77,16 @@ impl Remote {
         }
     }
 
-    /// Runs an invocation at a peer, or at another if that cannot run it twice.
-    pub(crate) async fn call(&self, invocation: Invocation) -> Result<Reply, Error> {
+    /// Runs an invocation at a peer, or at another if that cannot run it twice; on `local`, if that serves it, too, and
+    /// no peer is better.
+    pub(crate) async fn call<L: Invoke>(&self, local: &L, room: Local, invocation: Invocation) -> Result<Reply, Error> {
         self.budget.borrow_mut().call();
         let mut attempts = Attempts::default();
         loop {
-            let peer = self.choose(&invocation.function.id, &mut attempts)?;
+            let peer = match self.choose(&invocation.function.id, room, &mut attempts)? {
+                Choice::Peer(peer) => peer,
+                Choice::Here => return local.call(invocation).await,
+            };
             match self.forward(peer, &invocation).await {
                 Err(error) if may_retry(&error, &invocation) => attempts.failed(peer, error),
                 ended => return ended,
@@ -78,13 +94,14 @@ impl Remote {
         }
     }
 
-    /// The next peer to try, or why there is none.
-    fn choose(&self, id: &FunctionId, attempts: &mut Attempts) -> Result<NodeId, Error> {
+    /// What to try next, or why there is nothing left.
+    fn choose(&self, id: &FunctionId, room: Local, attempts: &mut Attempts) -> Result<Choice, Error> {
         let now = Instant::now();
         let is_over =
             attempts.tried.len() >= ATTEMPTS || (attempts.last.is_some() && !self.budget.borrow_mut().retry(now));
-        let peer = if is_over { None } else { self.cheapest(id, &attempts.tried, now) };
-        peer.ok_or_else(|| {
+        let choice = if is_over { None } else { self.cheapest(id, room, &attempts.tried, now) };
+        let choice = choice.or_else(|| matches!(room, Local::Saturated(_)).then_some(Choice::Here));
+        choice.ok_or_else(|| {
             attempts.last.take().unwrap_or_else(|| Error::PeerUnreachable {
                 peer: "any".to_owned(),
                 reason: format!("no node in reach serves {id} any more"),
@@ -92,13 +109,34 @@ impl Remote {
         })
     }
 
-    fn cheapest(&self, id: &FunctionId, tried: &[NodeId], now: Instant) -> Option<NodeId> {
+    fn cheapest(&self, id: &FunctionId, room: Local, tried: &[NodeId], now: Instant) -> Option<Choice> {
         let table = self.mesh.routes().load();
         let route = table.lookup(&id.app, &id.name)?;
-        match self.balancer.borrow_mut().choose(route.key, route.version.peers(), Local::Absent, tried, now)? {
-            Choice::Peer(peer) => Some(peer),
-            Choice::Here => None,
+        self.balancer.borrow_mut().choose(route.key, route.version.peers(), room, tried, now)
+    }
+
+    /// Waits until somebody serves an app that is deployed; `false` if it is not deployed, or served already.
+    async fn route_comes(&self, app: &str) -> Result<bool, Error> {
+        let mut news = self.mesh.member_changes();
+        let is_awaited = || {
+            let registry = self.mesh.deployments().snapshot();
+            let is_deployed = registry.get(app).is_some_and(|deployment| deployment.content.is_some());
+            is_deployed && self.mesh.routes().load().app(app).is_none()
+        };
+        if !is_awaited() {
+            return Ok(false);
         }
+        let served = async {
+            while is_awaited() {
+                // The thread of the mesh ends with the node.
+                news.changed().await.map_err(|_| Error::Draining)?;
+            }
+            Ok(true)
+        };
+        timeout(ROUTE_PATIENCE, served).await.unwrap_or_else(|_| {
+            let reason = format!("app {app:?} is deployed, and no node in reach serves it after {ROUTE_PATIENCE:?}");
+            Err(Error::Throttled { reason, retry_after: Duration::from_secs(1), rate: false })
+        })
     }
 
     async fn describe(&self, peer: NodeId, id: &FunctionId) -> Result<Function, Error> {
@@ -115,7 +153,14 @@ impl Remote {
         let unreachable = |reason| Error::PeerUnreachable { peer: peer.to_string(), reason };
         let mut watch = Watch::start(&self.balancer, &function.id, peer);
         let answer = match timeout_at(invocation.deadline.instant().into(), self.send(peer, invocation)).await {
-            Ok(Ok(reply)) => Ok(reply),
+            Ok(Ok(Answered { reply, load })) => {
+                self.note(function, peer, load);
+                Ok(reply)
+            }
+            // The routes are older than what the peer serves.
+            Ok(Err(PeerError::Failed(Error::UnknownFunction { .. }))) => {
+                Err(unreachable(format!("it does not serve {} any more", function.id)))
+            }
             Ok(Err(PeerError::Failed(error))) => Err(error),
             Ok(Err(PeerError::NotSent(reason))) => Err(unreachable(reason)),
             Ok(Err(PeerError::Lost(reason))) => {
@@ -130,11 +175,20 @@ impl Remote {
         answer
     }
 
-    async fn send(&self, peer: NodeId, invocation: &Invocation) -> Result<Reply, PeerError> {
+    /// What a reply says of the peer's load.
+    fn note(&self, function: &Function, peer: NodeId, load: Option<Load>) {
+        let table = self.mesh.routes().load();
+        match load {
+            Some(load) => table.report(&function.id.app, peer, load),
+            None => table.relieve(&function.id.app, peer),
+        }
+    }
+
+    async fn send(&self, peer: NodeId, invocation: &Invocation) -> Result<Answered, PeerError> {
         let no_link = || PeerError::NotSent(no_link());
         let link = self.links.lend(peer).ok_or_else(no_link)?;
         match rpc::invoke(link.caller(), invocation).await {
-            Ok(reply) => Ok(link.until_read(reply)),
+            Ok(Answered { reply, load }) => Ok(Answered { reply: link.until_read(reply), load }),
             // The link of the node may be better.
             Err(PeerError::NotSent(_)) if link.is_own() => {
                 let shared = self.mesh.callers().get(peer).ok_or_else(no_link)?;

@@ -117,6 +117,11 @@ impl App {
 pub struct Load(pub u16);
 
 impl Load {
+    /// Each instance is busy, and nothing waits.
+    pub const FULL: Self = Self(16);
+    /// Half of what can run does.
+    pub const BUSY: Self = Self(8);
+
     /// The load of `calls` in flight and waiting, with room for `capacity` at a time.
     pub fn new(calls: usize, capacity: usize) -> Self {
         Self(u16::try_from(calls.saturating_mul(16).div_ceil(capacity.max(1))).unwrap_or(u16::MAX))

@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use fnmesh_invoke::{
     ChunkStream, Deadline, Error, Format, FunctionId, Invocation, InvocationId, Invoke, Payload, Reply, ReplyBody,
-    RequestHead, ResponseHead, Traceparent,
+    RequestHead, ResponseHead, Room, Traceparent,
 };
 use futures_core::Stream;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use serde_json::value::RawValue;
 use super::{INVOKE, PeerError, fail, fault, invalid, json, params};
 use crate::{
     MAX_HOPS,
+    membership::Load,
     transport::{Answer, Caller, Failure, INVALID_PARAMS, Item, Items, LocalFuture, Request, Response},
 };
 
@@ -50,12 +52,22 @@ struct Described {
     format: Format,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     head: Option<Box<ResponseHead>>,
+    /// How busy the app is where it ran, if calls wait there and no more instances can start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    load: Option<Load>,
+}
+
+/// What a peer answers to an invocation.
+pub(crate) struct Answered {
+    pub(crate) reply: Reply,
+    /// How busy the app is there, if no more calls can begin.
+    pub(crate) load: Option<Load>,
 }
 
 /// Runs an invocation at a peer. Dropping the future cancels it there.
 ///
 /// The caller bounds it by the deadline, which the peer keeps, too.
-pub(crate) async fn invoke(caller: &Caller, invocation: &Invocation) -> Result<Reply, PeerError> {
+pub(crate) async fn invoke(caller: &Caller, invocation: &Invocation) -> Result<Answered, PeerError> {
     let id = &invocation.function.id;
     let hex = invocation.id.to_hex();
     let budget = invocation.deadline.remaining(Instant::now());
@@ -71,12 +83,12 @@ pub(crate) async fn invoke(caller: &Caller, invocation: &Invocation) -> Result<R
     };
     match caller.call(INVOKE, &params, invocation.payload.body.clone()).await? {
         Response::Value { result, body } => {
-            let Described { format, head } = described(&result)?;
-            Ok(Reply { head, body: ReplyBody::Full(Payload { format, body }) })
+            let Described { format, head, load } = described(&result)?;
+            Ok(Answered { reply: Reply { head, body: ReplyBody::Full(Payload { format, body }) }, load })
         }
         Response::Stream(items) => {
-            let Described { head, .. } = described(items.opening())?;
-            Ok(Reply { head, body: ReplyBody::Stream(Box::pin(Chunks(items))) })
+            let Described { head, load, .. } = described(items.opening())?;
+            Ok(Answered { reply: Reply { head, body: ReplyBody::Stream(Box::pin(Chunks(items))) }, load })
         }
     }
 }
@@ -114,11 +126,11 @@ pub(super) fn answer<L: Invoke + Clone>(local: &L, request: &Request<'_>) -> Loc
     let local = local.clone();
     Box::pin(async move {
         match call.run(&local).await {
-            Ok(Reply { head, body: ReplyBody::Full(Payload { format, body }) }) => {
-                Answer::Value { result: json(&Described { format, head }), body }
+            Ok(Answered { reply: Reply { head, body: ReplyBody::Full(Payload { format, body }) }, load }) => {
+                Answer::Value { result: json(&Described { format, head, load }), body }
             }
-            Ok(Reply { head, body: ReplyBody::Stream(chunks) }) => Answer::Stream {
-                opening: json(&Described { format: Format::default(), head }),
+            Ok(Answered { reply: Reply { head, body: ReplyBody::Stream(chunks) }, load }) => Answer::Stream {
+                opening: json(&Described { format: Format::default(), head, load }),
                 items: Box::pin(Outgoing(chunks)),
             },
             Err(error) => Answer::Failed(fault::failure(&error)),
@@ -163,7 +175,7 @@ impl Call {
         })
     }
 
-    async fn run<L: Invoke>(self, local: &L) -> Result<Reply, Error> {
+    async fn run<L: Invoke>(self, local: &L) -> Result<Answered, Error> {
         if self.hops > MAX_HOPS {
             return Err(Error::LoopDetected { hops: self.hops });
         }
@@ -172,8 +184,14 @@ impl Call {
             return Err(Error::DeadlineExceeded { function: self.function, timeout: function.limits.timeout });
         }
         let Self { id, payload, deadline, hops, traceparent, idempotency_key, request, .. } = self;
+        let called = Arc::clone(&function);
         let invocation = Invocation { id, function, payload, request, deadline, hops, traceparent, idempotency_key };
-        local.call(invocation).await
+        let reply = local.call(invocation).await?;
+        let load = match local.room(&called) {
+            Room::Full { calls, capacity } => Some(Load::new(calls, capacity)),
+            Room::Free | Room::Gone => None,
+        };
+        Ok(Answered { reply, load })
     }
 }
 
@@ -185,7 +203,7 @@ impl Stream for Outgoing {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Poll::Ready(ready!(self.0.as_mut().poll_next(cx)).map(|item| match item {
-            Ok(Payload { format, body }) => Ok((json(&Described { format, head: None }), body)),
+            Ok(Payload { format, body }) => Ok((json(&Described { format, head: None, load: None }), body)),
             Err(error) => Err(fault::failure(&error)),
         }))
     }

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use deploy::{announce, drain, fetch_bundle, host};
 pub(crate) use describe::describe;
-pub(crate) use invoke::{invoke, read as read_invoke};
+pub(crate) use invoke::{Answered, invoke, read as read_invoke};
 pub(crate) use members::{record, snapshot};
 pub(crate) use trust::{deny, renew};
 

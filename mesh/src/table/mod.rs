@@ -150,6 +150,13 @@ impl Table {
         }
     }
 
+    /// Notes that `app` on `node` takes calls again, if it did not as far as is known.
+    pub fn relieve(&self, app: &str, node: NodeId) {
+        let versions = self.app(app).into_iter().flat_map(AppRoutes::versions);
+        let peers = versions.flat_map(|version| version.peers()).filter(|peer| peer.node == node);
+        peers.filter(|peer| peer.load() >= Load::FULL).for_each(|peer| peer.report(Load::BUSY));
+    }
+
     fn replace(&mut self, node: NodeId, old: Option<&Record>, new: Option<&Record>) {
         let zone = |record: Option<&Record>| record.map(|record| record.profile.zone.clone()).unwrap_or_default();
         let (old_zone, new_zone) = (zone(old), zone(new));

@@ -13,7 +13,7 @@ use fnmesh_mesh::{
 
 /// From this load on, over all its apps, a node takes no more of them: as much waits and runs as one app's instances
 /// can run at a time.
-const FULL: Load = Load(16);
+const FULL: Load = Load::FULL;
 
 /// What is known of the other nodes.
 #[derive(Debug, Default)]

@@ -38,6 +38,7 @@ const MOST: usize = 64;
 const NO_APPLICATION_PROTOCOL: u8 = 120;
 
 /// How threads dial.
+#[derive(Clone)]
 pub(crate) struct Setup {
     /// Where their sockets are bound, at any port.
     pub(crate) local: IpAddr,

@@ -153,20 +153,7 @@ fn peer_that_knows_no_own_links_is_called_over_the_link_of_the_node() {
         let Handle { inputs, started } = pair.first.handle().clone();
         let own_links =
             Setup { local: Ipv4Addr::LOCALHOST.into(), dialler: started.identity.client_config_for(b"fnmesh-call/0") };
-        let Started { address, ref name, ref zone, ref identity, is_founder, .. } = *started;
-        let started = Started {
-            address,
-            name: Arc::clone(name),
-            zone: Arc::clone(zone),
-            identity: identity.clone(),
-            tokens: started.tokens.clone(),
-            denied: started.denied.clone(),
-            callers: started.callers.clone(),
-            own_links,
-            routes: started.routes.clone(),
-            members: Arc::clone(&started.members),
-            is_founder,
-        };
+        let started = Started { own_links, ..Started::clone(&started) };
         pair.links = OwnLinks::new(Handle { inputs, started: Arc::new(started) });
         let peer = id_of(&pair.second);
         pair.links.lend(peer).unwrap();

@@ -1,10 +1,11 @@
 //! Where a call runs. Pure: the clock is passed in, and each thread owns its [`Balancer`], so that nothing is locked.
 //!
-//! Here, unless the pool is saturated. Else at the cheaper of two peers of the own zone drawn at random ([power of two
-//! choices][p2c]), or at one from elsewhere if that is less than half as costly. A peer's cost is its peak EWMA of
-//! latency times the calls it has to do first: those this thread has in flight there, those the peer reported, and the
-//! new one. Peak EWMA is [Finagle's][finagle]; the update is that of [`tower::load::peak_ewma`][tower], linkerd's: a
-//! slower answer counts at once, a faster one by and by, and silence makes a peer look better until it is tried again.
+//! Here, unless the pool is saturated and a peer is less busy: where all are, calls stay where they are. Else at the
+//! cheaper of two peers of the own zone drawn at random ([power of two choices][p2c]), or at one from elsewhere if that
+//! is less than half as costly. A peer's cost is its peak EWMA of latency times the calls it has to do first: those this
+//! thread has in flight there, those the peer reported, and the new one. Peak EWMA is [Finagle's][finagle]; the update
+//! is that of [`tower::load::peak_ewma`][tower], linkerd's: a slower answer counts at once, a faster one by and by, and
+//! silence makes a peer look better until it is tried again.
 //!
 //! [p2c]: https://www.eecs.harvard.edu/~michaelm/postscripts/handbook2001.pdf
 //! [finagle]: https://twitter.github.io/finagle/guide/Clients.html#power-of-two-choices-p2c-least-loaded
@@ -27,6 +28,7 @@ use stats::{FunctionStats, PeerStats};
 
 use crate::{
     NodeId,
+    membership::Load,
     table::{FunctionKey, Peer},
 };
 
@@ -76,8 +78,8 @@ pub enum Local {
     Absent,
     /// It has room.
     Ready,
-    /// It serves the function, but a call would have to wait.
-    Saturated,
+    /// It serves the function, but a call would have to wait; its app is so busy here, as it would be told to peers.
+    Saturated(Load),
 }
 
 /// Where to run a call.
@@ -107,7 +109,7 @@ impl Balancer {
     }
 
     /// Where a call of `function` should run, given its `peers` as [`crate::table::VersionRoutes::peers`] has them.
-    /// Peers in `tried` failed it already. `None`: nobody is left to try.
+    /// Nodes in `tried` failed it already, this one among them if it did. `None`: nobody is left to try.
     ///
     /// Tell the outcome: [`Self::sent`] when the call is on its way to a peer, [`Self::done`] when it has ended.
     pub fn choose(
@@ -118,17 +120,22 @@ impl Balancer {
         tried: &[NodeId],
         now: Instant,
     ) -> Option<Choice> {
-        if local == Local::Ready && !tried.contains(&self.node) {
-            return Some(Choice::Here);
-        }
-        let here = (local == Local::Saturated && !tried.contains(&self.node)).then_some(Choice::Here);
+        let below = match local {
+            Local::Absent => None,
+            _ if tried.contains(&self.node) => None,
+            Local::Ready => return Some(Choice::Here),
+            Local::Saturated(own) => Some(own),
+        };
         let zone = Span::of_zone(peers, &self.zone);
         let all = Span::all(peers);
-        let draw = Draw { function, peers, tried, now };
+        let draw = Draw { function, peers, tried, below, now };
         let first = self.draw(&draw, zone, None, Peers::Healthy);
         let first = first.or_else(|| self.draw(&draw, all, None, Peers::Healthy));
+        if first.is_none() && below.is_some() {
+            return Some(Choice::Here);
+        }
         // Better an ejected peer than none.
-        let Some(first) = first.or_else(|| self.draw(&draw, all, None, Peers::Any)) else { return here };
+        let first = first.or_else(|| self.draw(&draw, all, None, Peers::Any))?;
         let second = self.draw(&draw, zone, Some(first), Peers::Healthy);
         let farther = self.draw(&draw, zone.others(), Some(first), Peers::Healthy);
         let rivals = second.into_iter().chain(farther);
@@ -170,8 +177,9 @@ impl Balancer {
     /// One of a span's peers at random, other than `besides`, that may be called.
     fn draw(&mut self, draw: &Draw<'_>, span: Span, besides: Option<usize>, which: Peers) -> Option<usize> {
         let may = |index: &usize| {
-            let node = draw.peers[*index].node;
-            let may_ever = Some(*index) != besides && node != self.node && !draw.tried.contains(&node);
+            let peer = &draw.peers[*index];
+            let is_new = Some(*index) != besides && peer.node != self.node && !draw.tried.contains(&peer.node);
+            let may_ever = is_new && draw.below.is_none_or(|below| peer.load() < below);
             may_ever && (which == Peers::Any || !self.is_out(draw, *index))
         };
         let mut rng = self.rng.clone();
@@ -239,6 +247,8 @@ struct Draw<'a> {
     function: FunctionKey,
     peers: &'a [Peer],
     tried: &'a [NodeId],
+    /// Only peers that are less busy.
+    below: Option<Load>,
     now: Instant,
 }
 

@@ -4,7 +4,6 @@ use fnmesh_invoke::Error;
 use proptest::prelude::*;
 
 use super::*;
-use crate::membership::Load;
 
 const ME: NodeId = id(0);
 
@@ -72,12 +71,49 @@ fn calls_run_here_until_it_is_saturated() {
         |local, peers: &[Peer], tried: &[NodeId]| calls.balancer.choose(function(), peers, local, tried, calls.now);
     let all = peers(&["", ""]);
     assert_eq!(choose(Local::Ready, &all, &[]), Some(Choice::Here));
-    assert!(matches!(choose(Local::Saturated, &all, &[]), Some(Choice::Peer(_))));
-    assert_eq!(choose(Local::Saturated, &[], &[]), Some(Choice::Here));
-    assert_eq!(choose(Local::Saturated, &all, &[id(1), id(2)]), Some(Choice::Here));
+    let saturated = Local::Saturated(Load::new(5, 4));
+    assert!(matches!(choose(saturated, &all, &[]), Some(Choice::Peer(_))));
+    assert_eq!(choose(saturated, &[], &[]), Some(Choice::Here));
+    assert_eq!(choose(saturated, &all, &[id(1), id(2)]), Some(Choice::Here));
+    assert_eq!(choose(saturated, &all, &[ME, id(1)]), Some(Choice::Peer(id(2))));
     assert_eq!(choose(Local::Ready, &all, &[ME, id(1)]), Some(Choice::Peer(id(2))));
     assert_eq!(choose(Local::Absent, &all, &[id(1), id(2)]), None);
     assert_eq!(choose(Local::Absent, &[], &[]), None);
+}
+
+#[test]
+fn a_saturated_node_spills_only_to_who_is_less_busy() {
+    for seed in 0..20 {
+        let mut calls = Calls::new(&["", "", "far", "far"], seed);
+        let (now, own) = (calls.now, Load::new(6, 4));
+        let mut choose = |peers: &[Peer], tried: &[NodeId]| {
+            calls.balancer.choose(function(), peers, Local::Saturated(own), tried, now)
+        };
+        let all = peers(&["", "", "far", "far"]);
+        all.iter().for_each(|peer| peer.report(own));
+        assert_eq!(choose(&all, &[]), Some(Choice::Here), "all are as busy");
+        all[1].report(Load(own.0 + 1));
+        assert_eq!(choose(&all, &[]), Some(Choice::Here));
+        for less_busy in [3, 0] {
+            all[less_busy].report(Load(own.0 - 1));
+            assert_eq!(choose(&all, &[]), Some(Choice::Peer(all[less_busy].node)), "the own zone first");
+        }
+        assert_eq!(choose(&all, &[all[0].node, all[3].node]), Some(Choice::Here));
+        all.iter().for_each(|peer| peer.report(Load(own.0 + 1)));
+        assert!(matches!(choose(&all, &[ME]), Some(Choice::Peer(_))), "this node has refused it");
+    }
+}
+
+#[test]
+fn a_saturated_node_does_not_spill_to_the_ejected() {
+    let mut calls = Calls::new(&["", ""], 12);
+    let choose = |calls: &mut Calls, local| calls.balancer.choose(function(), &calls.peers, local, &[], calls.now);
+    let saturated = Local::Saturated(Load::new(6, 4));
+    (0..5).for_each(|_| calls.call(id(1), Outcome::Failed, ms(1)));
+    calls.peers[1].report(Load::new(7, 4));
+    assert_eq!(choose(&mut calls, saturated), Some(Choice::Here));
+    calls.now += Duration::from_secs(1);
+    assert_eq!(choose(&mut calls, saturated), Some(Choice::Peer(id(1))));
 }
 
 #[test]
@@ -136,7 +172,7 @@ fn an_unknown_peer_is_tried_as_one_of_the_middle() {
     // The median is a moment old at most.
     calls.now += ms(100);
     let now = calls.now;
-    let draw = Draw { function: function(), peers: &calls.peers, tried: &[], now };
+    let draw = Draw { function: function(), peers: &calls.peers, tried: &[], below: None, now };
     let [fast, slow, unknown] = [0, 2, 3];
     assert_eq!(calls.balancer.cheaper(&draw, unknown, slow), unknown);
     assert_eq!(calls.balancer.cheaper(&draw, unknown, fast), fast);
@@ -235,9 +271,11 @@ proptest! {
         zones in prop::collection::vec(prop::sample::select(vec!["", "a", "b"]), 0..8),
         tried in prop::collection::vec(0..8_u8, 0..4),
         ends in prop::collection::vec((0..8_u8, 0..4_u8, 0..3_000_u64), 0..60),
-        local in prop::sample::select(vec![Local::Absent, Local::Saturated]),
+        local in prop::sample::select(vec![Local::Absent, Local::Saturated(Load(0)), Local::Saturated(Load(20))]),
+        loads in prop::collection::vec(0..40_u16, 8),
     ) {
         let mut calls = Calls::new(&zones, seed);
+        calls.peers.iter().zip(loads).for_each(|(peer, load)| peer.report(Load(load)));
         for (peer, outcome, time) in ends {
             let outcome = [Outcome::Answered, Outcome::Busy, Outcome::Failed, Outcome::Cancelled][outcome as usize];
             calls.now += ms(time / 4);
@@ -245,19 +283,23 @@ proptest! {
         }
         let tried: Vec<_> = tried.into_iter().map(id).collect();
         let choice = calls.balancer.choose(function(), &calls.peers, local, &tried, calls.now);
-        let allowed: Vec<_> = calls.peers.iter().filter(|peer| !tried.contains(&peer.node)).collect();
-        let may_be_here = local == Local::Saturated && !tried.contains(&ME);
+        let below = match local {
+            Local::Saturated(own) if !tried.contains(&ME) => Some(own),
+            _ => None,
+        };
+        let may = |peer: &&Peer| !tried.contains(&peer.node) && below.is_none_or(|below| peer.load() < below);
+        let allowed: Vec<_> = calls.peers.iter().filter(may).collect();
+        let counts = |peer: NodeId| calls.balancer.is_ejected(function(), peer, calls.now);
+        let healthy_left = allowed.iter().any(|peer| !counts(peer.node));
         match choice {
             Some(Choice::Peer(node)) => {
                 prop_assert!(allowed.iter().any(|peer| peer.node == node));
                 // Ejected ones only where no other is left, or more than half of them are.
-                let counts = |peer: NodeId| calls.balancer.is_ejected(function(), peer, calls.now);
                 let ejected = calls.peers.iter().filter(|peer| counts(peer.node)).count();
-                let healthy_left = allowed.iter().any(|peer| !counts(peer.node));
                 prop_assert!(!counts(node) || !healthy_left || ejected > calls.peers.len() / 2);
             }
-            Some(Choice::Here) => prop_assert!(allowed.is_empty() && may_be_here),
-            None => prop_assert!(allowed.is_empty() && !may_be_here),
+            Some(Choice::Here) => prop_assert!(below.is_some() && !healthy_left),
+            None => prop_assert!(below.is_none() && allowed.is_empty()),
         }
     }
 }

@@ -1,8 +1,40 @@
-use std::{path::PathBuf, process::Output};
+use std::{
+    path::{Path, PathBuf},
+    process::Output,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    thread,
+};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{self, Node, fnmesh, output, wait_until};
+use crate::support::{self, Node, PATIENCE, fnmesh, output, post, wait_until};
+
+/// Does `work` while `shop/add` is called all the time at these nodes, and a hundred calls longer; each call must be
+/// answered by the right value.
+pub(crate) fn under_load<T>(urls: &[String], work: impl FnOnce() -> T) -> T {
+    let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let caller = |index: usize| {
+            let (url, over, answered) = (&urls[index % urls.len()], &over, &answered);
+            scope.spawn(move || {
+                while !over.load(SeqCst) {
+                    let answer = post(url, "shop/add", "[1]", PATIENCE).unwrap();
+                    assert_eq!(answer, (200, "2".to_owned()));
+                    answered.fetch_add(1, SeqCst);
+                }
+            })
+        };
+        let callers: Vec<_> = (0..4).map(caller).collect();
+        let done = work();
+        let before = answered.load(SeqCst);
+        let is_over = || callers.iter().any(|caller| caller.is_finished());
+        wait_until(|| answered.load(SeqCst) > before + 100 || is_over(), || "calls go on".to_owned());
+        over.store(true, SeqCst);
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
+        done
+    })
+}
 
 /// Nodes of one mesh. The first has made it, and is named n0.
 pub(crate) struct Cluster {
@@ -36,6 +68,26 @@ impl Cluster {
         let data = self.data(index);
         let mesh = ["--mesh", "127.0.0.1:0", "--data", data.to_str().unwrap()];
         Node::settled("serve", directories, &[&mesh[..], options].concat())
+    }
+
+    /// Stops node `index` by SIGTERM and starts it again.
+    pub(crate) fn restart(&mut self, index: usize, directories: &[PathBuf]) {
+        self.nodes[index].signal(Signal::TERM);
+        let ended = self.nodes[index].ended();
+        assert!(ended.success(), "{}", self.nodes[index].stderr());
+        self.nodes[index] = self.start(index, directories, &[]);
+    }
+
+    /// A command that goes to the control socket of node `index`.
+    pub(crate) fn ask(&self, index: usize, arguments: &[&str]) -> Output {
+        output(fnmesh().args(arguments).arg("--data").arg(self.data(index)))
+    }
+
+    /// `fnmesh deploy` at node `index`; what it says as JSON.
+    pub(crate) fn deploy(&self, index: usize, directory: &Path, options: &[&str]) -> Value {
+        let deployed = self.ask(index, &[&["deploy", directory.to_str().unwrap(), "--json"], options].concat());
+        assert!(deployed.status.success(), "{}{}", support::stderr(&deployed), support::stdout(&deployed));
+        serde_json::from_slice(&deployed.stdout).unwrap()
     }
 
     pub(crate) fn data(&self, index: usize) -> PathBuf {

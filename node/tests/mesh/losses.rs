@@ -1,5 +1,4 @@
 use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
 };
@@ -7,9 +6,9 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, under_load},
     shop,
-    support::{PATIENCE, post, request, wait_until},
+    support::{PATIENCE, post, request},
 };
 
 /// A node without apps, and two that serve the same one.
@@ -79,29 +78,11 @@ fn dead_and_paused_nodes_lose_their_routes() {
 fn rolling_restart_loses_no_call() {
     let apps = shop();
     let mut cluster = three(&apps);
-    let url = cluster.nodes[0].url.clone();
-    let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
-    thread::scope(|scope| {
-        let callers: Vec<_> = (0..4)
-            .map(|_| {
-                scope.spawn(|| {
-                    while !over.load(SeqCst) {
-                        let answer = post(&url, "shop/add", "[1]", PATIENCE).unwrap();
-                        assert_eq!(answer, (200, "2".to_owned()));
-                        answered.fetch_add(1, SeqCst);
-                    }
-                })
-            })
-            .collect();
+    let urls = [cluster.nodes[0].url.clone()];
+    under_load(&urls, || {
         for index in [1, 2] {
-            cluster.nodes[index].signal(Signal::TERM);
-            assert!(cluster.nodes[index].ended().success());
-            cluster.nodes[index] = cluster.start(index, &[apps.path("shop")], &[]);
+            cluster.restart(index, &[apps.path("shop")]);
             cluster.wait_for_routes(0, "shop", 2);
         }
-        let before = answered.load(SeqCst);
-        wait_until(|| answered.load(SeqCst) > before + 100, || "calls go on".to_owned());
-        over.store(true, SeqCst);
-        callers.into_iter().for_each(|caller| caller.join().unwrap());
     });
 }

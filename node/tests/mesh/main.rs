@@ -6,6 +6,7 @@
 mod support;
 
 mod cluster;
+mod deployments;
 mod joining;
 mod losses;
 

@@ -131,6 +131,8 @@ impl Node {
         let cache = tempfile::tempdir().unwrap();
         let mut child = Running::spawn(
             fnmesh()
+                // So that commands of the tester do not find it.
+                .env("XDG_RUNTIME_DIR", cache.path())
                 .arg(command)
                 .args(directories)
                 .args(["--listen", listen, "--threads", "2", "--json", "--cache"])

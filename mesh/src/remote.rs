@@ -152,7 +152,7 @@ impl Remote {
         let function = &invocation.function;
         let unreachable = |reason| Error::PeerUnreachable { peer: peer.to_string(), reason };
         let mut watch = Watch::start(&self.balancer, &function.id, peer);
-        let answer = match timeout_at(invocation.deadline.instant().into(), self.send(peer, invocation)).await {
+        let answer = match timeout_at(invocation.deadline.instant().into(), self.links.invoke(peer, invocation)).await {
             Ok(Ok(Answered { reply, load })) => {
                 self.note(function, peer, load);
                 Ok(reply)
@@ -181,20 +181,6 @@ impl Remote {
         match load {
             Some(load) => table.report(&function.id.app, peer, load),
             None => table.relieve(&function.id.app, peer),
-        }
-    }
-
-    async fn send(&self, peer: NodeId, invocation: &Invocation) -> Result<Answered, PeerError> {
-        let no_link = || PeerError::NotSent(no_link());
-        let link = self.links.lend(peer).ok_or_else(no_link)?;
-        match rpc::invoke(link.caller(), invocation).await {
-            Ok(Answered { reply, load }) => Ok(Answered { reply: link.until_read(reply), load }),
-            // The link of the node may be better.
-            Err(PeerError::NotSent(_)) if link.is_own() => {
-                let shared = self.mesh.callers().get(peer).ok_or_else(no_link)?;
-                rpc::invoke(&shared, invocation).await
-            }
-            Err(error) => Err(error),
         }
     }
 

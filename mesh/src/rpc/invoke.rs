@@ -58,6 +58,7 @@ struct Described {
 }
 
 /// What a peer answers to an invocation.
+#[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) reply: Reply,
     /// How busy the app is there, if no more calls can begin.

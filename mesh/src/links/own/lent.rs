@@ -51,7 +51,7 @@ impl Drop for Using {
 }
 
 /// What one call uses.
-pub(crate) struct Lent {
+pub(super) struct Lent {
     caller: Caller,
     /// Of an own link.
     using: Option<Using>,
@@ -67,17 +67,17 @@ impl Lent {
         Self { caller, using: Some(Using(Rc::clone(usage))) }
     }
 
-    pub(crate) fn caller(&self) -> &Caller {
+    pub(super) fn caller(&self) -> &Caller {
         &self.caller
     }
 
     /// Whether it is a link of the thread, so that there is another way to the peer.
-    pub(crate) fn is_own(&self) -> bool {
+    pub(super) fn is_own(&self) -> bool {
         self.using.is_some()
     }
 
     /// Lends it until all of `reply` is read.
-    pub(crate) fn until_read(self, reply: Reply) -> Reply {
+    pub(super) fn until_read(self, reply: Reply) -> Reply {
         match (reply, self.using) {
             (Reply { head, body: ReplyBody::Stream(chunks) }, Some(using)) => {
                 Reply { head, body: ReplyBody::Stream(Box::pin(Held { chunks, _using: using })) }

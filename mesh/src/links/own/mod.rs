@@ -17,16 +17,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fnmesh_invoke::Invocation;
 use quinn::{ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, TransportErrorCode};
 use tokio::{task::JoinSet, time::timeout};
 
-pub(crate) use self::lent::Lent;
-use self::{lent::Usage, rest::Rest};
+use self::{
+    lent::{Lent, Usage},
+    rest::Rest,
+};
 use super::{DIAL_TIMEOUT, is_goodbye, unanswered};
 use crate::{
     Handle, NodeId,
     identity::{Admitted, admit, told},
-    rpc,
+    rpc::{self, Answered, PeerError},
     transport::{Caller, GOODBYE, frame::Limits, quic},
 };
 
@@ -115,9 +118,27 @@ impl OwnLinks {
         Self { inner: Rc::new(inner), tasks: RefCell::default() }
     }
 
+    /// Runs an invocation at a peer, over the own link if there is one. Dropping the future cancels it there.
+    ///
+    /// # Errors
+    /// As of [`rpc::invoke`], and when the node has no link to the peer.
+    pub(crate) async fn invoke(&self, peer: NodeId, invocation: &Invocation) -> Result<Answered, PeerError> {
+        let no_link = || PeerError::NotSent("there is no link to it".to_owned());
+        let link = self.lend(peer).ok_or_else(no_link)?;
+        match rpc::invoke(link.caller(), invocation).await {
+            Ok(Answered { reply, load }) => Ok(Answered { reply: link.until_read(reply), load }),
+            // The link of the node may be better.
+            Err(PeerError::NotSent(_)) if link.is_own() => {
+                let shared = self.inner.mesh.callers().get(peer).ok_or_else(no_link)?;
+                rpc::invoke(&shared, invocation).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// What a call of this peer uses: the own link, or that of the node while there is none. `None` when the node has
     /// no link to the peer.
-    pub(crate) fn lend(&self, peer: NodeId) -> Option<Lent> {
+    fn lend(&self, peer: NodeId) -> Option<Lent> {
         let shared = self.inner.mesh.callers().get(peer)?;
         let is_wanted = match self.inner.peers.borrow().get(&peer) {
             Some(State::Ready(ready)) if ready.is_beside(&shared) => {

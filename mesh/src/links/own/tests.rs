@@ -1,7 +1,10 @@
 use std::{net::Ipv4Addr, path::Path, pin::Pin, time::SystemTime};
 
 use bytes::Bytes;
-use fnmesh_invoke::{AppStatus, Error, Function, FunctionId, Invocation, Invoke, Payload, Reply, ReplyBody};
+use fnmesh_invoke::{
+    AppStatus, Deadline, Error, Format, Function, FunctionId, Invocation, InvocationId, Invoke, Payload, Reply,
+    ReplyBody,
+};
 use tokio::{
     task::{LocalSet, spawn_local},
     time::sleep,
@@ -13,7 +16,6 @@ use crate::{
     handle::Started,
     identity::TokenOptions,
     membership::{self, Profile},
-    rpc::PeerError,
     transport::quic::Congestion,
 };
 
@@ -224,11 +226,61 @@ fn own_link_stays_when_a_twin_takes_over() {
         let name = id_of(dialled).to_string();
         let twin = endpoint.connect_with(config, dialled.handle().address(), &name).unwrap().await.unwrap();
         until(|| id(&pair.shared()) != id(&old), "another link").await;
-        assert!(!pair.links.lend(id_of(&pair.second)).unwrap().is_own());
+        let peer = id_of(&pair.second);
+        assert!(!pair.links.lend(peer).unwrap().is_own());
+        assert!(pair.links.inner.successor(peer, old.connection()).is_none(), "it is not over yet");
         old.connection().close(GOODBYE, b"another link is used");
-        assert_eq!(id(pair.own().await.caller()), own);
+        // The other node knows nothing of the new link, and closes the own one soon: here it is seen before that.
+        let beside = || match pair.links.inner.peers.borrow().get(&peer) {
+            Some(State::Ready(ready)) => Some((id(&ready.caller), ready.beside)),
+            _ => None,
+        };
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+            if beside().is_none_or(|(_, beside)| beside != id(&old)) {
+                break;
+            }
+        }
+        assert_eq!(beside(), Some((own, id(&pair.shared()))));
         assert!(twin.close_reason().is_none());
     });
+}
+
+#[test]
+fn call_that_an_own_link_did_not_send_goes_over_the_link_of_the_node() {
+    run(async {
+        let pair = Pair::new(BOUNDS).await;
+        let (peer, own) = (id_of(&pair.second), pair.own().await);
+        // Nobody carries its calls.
+        let (dead, _) = Caller::new(own.caller().connection().clone(), Limits::default());
+        match pair.links.inner.peers.borrow_mut().get_mut(&peer) {
+            Some(State::Ready(ready)) => ready.caller = dead.clone(),
+            _ => panic!("no own link"),
+        }
+        let lent = pair.links.lend(peer).unwrap();
+        assert!(lent.is_own() && matches!(rpc::ping(&dead).await, Err(PeerError::NotSent(_))));
+        let answer = pair.links.invoke(peer, &invocation()).await;
+        assert!(matches!(answer, Err(PeerError::Failed(Error::UnknownFunction { .. }))), "{answer:?}");
+    });
+}
+
+/// Of a function that nobody serves.
+fn invocation() -> Invocation {
+    let function = serde_json::json!({
+        "id": "shop/add", "module": "shop", "file": "shop.py", "language": "python", "parameters": [], "returns": null,
+        "doc": null, "async": false, "generator": false, "http": false, "timeout": 30.0, "concurrency": 1,
+        "public": true,
+    });
+    Invocation {
+        id: InvocationId::random(),
+        function: Arc::new(serde_json::from_value(function).unwrap()),
+        payload: Payload { format: Format::Json, body: Bytes::from_static(b"[1]") },
+        request: None,
+        deadline: Deadline::after(Instant::now(), Duration::from_secs(30)),
+        hops: 0,
+        traceparent: None,
+        idempotency_key: None,
+    }
 }
 
 #[test]
@@ -255,7 +307,7 @@ impl futures_core::Stream for Endless {
     type Item = Result<Payload, Error>;
 
     fn poll_next(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
-        std::task::Poll::Ready(Some(Ok(Payload { format: fnmesh_invoke::Format::Json, body: Bytes::new() })))
+        std::task::Poll::Ready(Some(Ok(Payload { format: Format::Json, body: Bytes::new() })))
     }
 }
 

@@ -65,6 +65,11 @@ impl Bundles {
         self.directory.join(hex::encode(bundle))
     }
 
+    /// Whether a bundle is here, whole.
+    pub fn contains(&self, bundle: &[u8; 32]) -> bool {
+        self.path(bundle).is_file()
+    }
+
     /// Keeps what `pack` writes; its hash and its length. Blocks on the disk.
     ///
     /// # Errors
@@ -130,6 +135,13 @@ impl Bundles {
 }
 
 impl Handle {
+    /// Whether a peer has the whole bundle of `content`.
+    pub async fn has_bundle(&self, peer: NodeId, content: &Content) -> bool {
+        let Some(caller) = self.callers().get(peer) else { return false };
+        let asked = timeout(PIECE_TIMEOUT, rpc::fetch_bundle(&caller, content.bundle, content.bundle_bytes));
+        asked.await.is_ok_and(|answer| answer.is_ok())
+    }
+
     /// Sees to it that the bundle of `content` is here: fetched from the first of `peers` that gives it, going on where
     /// an earlier attempt was cut off. `tell` hears how much of it is here. One fetch of a bundle at a time.
     ///
@@ -144,11 +156,11 @@ impl Handle {
         let bundles = self.bundles();
         let path = bundles.path(&content.bundle);
         let mut reasons = Vec::new();
-        if peers.is_empty() && !path.is_file() {
+        if peers.is_empty() && !bundles.contains(&content.bundle) {
             reasons.push("no other node is in reach".to_owned());
         }
         for peer in peers {
-            if path.is_file() {
+            if bundles.contains(&content.bundle) {
                 break;
             }
             let Some(caller) = self.callers().get(*peer) else {
@@ -188,7 +200,7 @@ impl Handle {
                 reasons.push(format!("{peer}: what came is not the bundle with this hash"));
             }
         }
-        if path.is_file() { Ok(path) } else { Err(FetchError::Nobody { reasons }) }
+        if bundles.contains(&content.bundle) { Ok(path) } else { Err(FetchError::Nobody { reasons }) }
     }
 }
 

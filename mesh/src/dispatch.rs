@@ -23,12 +23,30 @@ impl<L: Invoke> Dispatch<L> {
     }
 }
 
+impl<L: Invoke> Dispatch<L> {
+    async fn resolve_elsewhere(
+        &self,
+        remote: &Remote,
+        app: &str,
+        name: &str,
+        unknown: Error,
+    ) -> Result<Arc<Function>, Error> {
+        // It may come here.
+        if remote.route_comes(app).await?
+            && let Ok(function) = self.local.resolve(app, name).await
+        {
+            return Ok(function);
+        }
+        remote.resolve(app, name, unknown).await
+    }
+}
+
 impl<L: Invoke> Invoke for Dispatch<L> {
     async fn resolve(&self, app: &str, name: &str) -> Result<Arc<Function>, Error> {
         match (self.local.resolve(app, name).await, &self.remote) {
             // Boxed, as the way to a peer is long and should not make that of every call larger.
             (Err(error @ Error::UnknownFunction { .. }), Some(remote)) => {
-                Box::pin(remote.resolve(app, name, error)).await
+                Box::pin(self.resolve_elsewhere(remote, app, name, error)).await
             }
             (resolved, _) => resolved,
         }

@@ -7,6 +7,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
+    task::JoinSet,
     time::{error::Elapsed, timeout},
 };
 
@@ -24,6 +25,9 @@ use crate::{
 
 /// How long a peer may take to say that it has heard.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long it is waited for nodes to hear of a change.
+const SPREAD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Talks to a [`crate::Mesh`] from any thread.
 #[derive(Clone)]
@@ -145,6 +149,21 @@ impl Handle {
             let _ = self.inputs.send(Input::Deployed(vec![Arc::clone(&record)]));
         }
         Ok(record)
+    }
+
+    /// Waits until all nodes that there are links to have heard of a record, for a second at most: who comes later is
+    /// told in any case.
+    pub async fn spread(&self, record: &Arc<Deployment>) {
+        let mut telling = JoinSet::new();
+        for peer in self.callers().nodes() {
+            let (caller, record) = (self.callers().get(peer), Arc::clone(record));
+            telling.spawn(async move {
+                if let Some(caller) = caller {
+                    let _ = rpc::announce(&caller, &[record]).await;
+                }
+            });
+        }
+        let _ = timeout(SPREAD_PATIENCE, telling.join_all()).await;
     }
 
     /// Asks a peer to host an app, too. It decides itself whether it does.

@@ -48,11 +48,7 @@ impl Remote {
 
     /// What a peer says of a function; `unknown` where no peer serves it, with names of the whole mesh.
     pub(crate) async fn resolve(&self, app: &str, name: &str, unknown: Error) -> Result<Arc<Function>, Error> {
-        let mut hash = self.version(app, name);
-        if hash.is_none() && self.route_comes(app).await? {
-            hash = self.version(app, name);
-        }
-        let Some(hash) = hash else { return Err(self.nearer(app, name, unknown)) };
+        let Some(hash) = self.version(app, name) else { return Err(self.nearer(app, name, unknown)) };
         let id = FunctionId { app: app.into(), name: name.into() };
         if let Some((known, function)) = self.functions.borrow().get(&id)
             && *known == hash
@@ -115,8 +111,8 @@ impl Remote {
         self.balancer.borrow_mut().choose(route.key, route.version.peers(), room, tried, now)
     }
 
-    /// Waits until somebody serves an app that is deployed; `false` if it is not deployed, or served already.
-    async fn route_comes(&self, app: &str) -> Result<bool, Error> {
+    /// Waits until somebody serves an app, if it is deployed and nobody does; whether it had to wait.
+    pub(crate) async fn route_comes(&self, app: &str) -> Result<bool, Error> {
         let mut news = self.mesh.member_changes();
         let is_awaited = || {
             let registry = self.mesh.deployments().snapshot();

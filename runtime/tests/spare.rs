@@ -106,6 +106,19 @@ fn spare_worker_that_dies_is_not_missed() {
 }
 
 #[test]
+fn spare_worker_is_not_for_another_directory_at_the_same_path() {
+    with_app(async |app| {
+        deploy(&app, APP).await;
+        let waiting = spare(&app).await;
+        // The sandbox of the spare worker holds what was there before.
+        fs::remove_dir_all(app.directory.path()).unwrap();
+        fs::create_dir(app.directory.path()).unwrap();
+        deploy(&app, &format!("{APP}\nexports.more = 1;")).await;
+        assert_ne!(about(&app).await.pid, waiting);
+    });
+}
+
+#[test]
 fn spare_worker_ends_with_the_node() {
     with_app(async |app| {
         deploy(&app, APP).await;

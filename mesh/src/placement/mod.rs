@@ -203,6 +203,14 @@ fn comes_before(site: &Site, other: &Site, app: &str) -> bool {
     (rank(app, site.node), site.node) < (rank(app, other.node), other.node)
 }
 
+/// The first `count` of these nodes in the order of `app`: those that are to keep its bundle, whoever serves it.
+pub fn first(app: &str, nodes: impl IntoIterator<Item = NodeId>, count: usize) -> Vec<NodeId> {
+    let mut nodes: Vec<_> = nodes.into_iter().collect();
+    nodes.sort_unstable_by_key(|node| (rank(app, *node), *node));
+    nodes.truncate(count);
+    nodes
+}
+
 /// The place of `node` in the order of `app`.
 fn rank(app: &str, node: NodeId) -> u64 {
     FxBuildHasher.hash_one((app, node.to_bytes()))

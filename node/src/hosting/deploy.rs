@@ -25,6 +25,9 @@ use crate::mesh;
 /// How long a deployment is watched until as many nodes serve it as are to.
 const SPREAD_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a deployment waits for another node to have a copy of the bundle, at least.
+const COPY_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What a user asks for, and who hears what comes of it.
 #[derive(Debug)]
 pub(crate) struct Command {
@@ -130,7 +133,8 @@ impl Hosting {
         drop(turn);
         self.clean_bundles();
         let is_new = known.is_none_or(|known| known != deployment);
-        let hosts = self.watch(&deployment, progress).await;
+        let hosts = self.watch(&deployment, progress).await?;
+        self.await_copy(&deployment).await;
         Ok(describe(&deployment, is_new, &hosts, self.wanted(replicas)))
     }
 
@@ -138,7 +142,9 @@ impl Hosting {
         let (mesh, app) = (self.mesh.clone(), Arc::clone(app));
         let change = Change { content: Some(content), replicas };
         let changed = task::spawn_blocking(move || mesh.change(&app, change)).await;
-        changed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        let deployment = changed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        self.mesh.spread(&deployment).await;
+        Ok(deployment)
     }
 
     /// An app served from a directory is not to be had under the same name as a deployed one.
@@ -187,10 +193,22 @@ impl Hosting {
     }
 
     /// Waits until as many nodes serve the deployment as are to; which do.
-    async fn watch(&self, deployment: &Deployment, progress: &Progress) -> Vec<String> {
+    ///
+    /// # Errors
+    /// When it is replaced meanwhile.
+    async fn watch(&self, deployment: &Deployment, progress: &Progress) -> Result<Vec<String>, String> {
         let mut told = 0;
+        let replaced = || {
+            let registry = self.mesh.deployments().snapshot();
+            let newer = registry.get(&deployment.app).filter(|newer| newer.content != deployment.content)?;
+            let (app, version, by) = (&deployment.app, newer.version, self.name_of(newer.node));
+            Some(format!("{app} was changed on {by} at the same time: v{version} of there counts"))
+        };
         let watch = async {
             loop {
+                if replaced().is_some() {
+                    return;
+                }
                 let (hosts, wanted) = (self.hosts(deployment), self.wanted(deployment.replicas));
                 if hosts.len() >= wanted {
                     return;
@@ -203,7 +221,31 @@ impl Hosting {
             }
         };
         let _ = timeout(SPREAD_PATIENCE, watch).await;
-        self.hosts(deployment)
+        replaced().map_or_else(|| Ok(self.hosts(deployment)), Err)
+    }
+
+    /// Waits until another node keeps the bundle, so that the deployment outlives this one; some seconds at most.
+    async fn await_copy(&self, deployment: &Deployment) {
+        let Some(content) = &deployment.content else { return };
+        let copied = async {
+            loop {
+                let keepers = self.keepers(&deployment.app, &self.view());
+                let others: Vec<_> = keepers.into_iter().filter(|node| *node != self.mesh.node()).collect();
+                for node in &others {
+                    if self.mesh.has_bundle(*node, content).await {
+                        return;
+                    }
+                }
+                if others.is_empty() {
+                    return;
+                }
+                sleep(TICK).await;
+            }
+        };
+        if timeout(COPY_PATIENCE, copied).await.is_err() {
+            let app = &deployment.app;
+            tracing::warn!(target: "fnmesh::node", %app, "no other node keeps a copy of what was deployed so far");
+        }
     }
 
     /// The names of the nodes that serve a deployment.

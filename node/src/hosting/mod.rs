@@ -71,6 +71,8 @@ pub(crate) struct Hosting {
     /// What was announced last, and for which apps of the runtime.
     announced: RefCell<Profile>,
     serves: RefCell<Vec<App>>,
+    /// What the runtime serves is to be read again.
+    is_stale: Cell<bool>,
     config: placement::Config,
     /// The same for deployments that have just changed: who changes them waits.
     prompt: placement::Config,
@@ -94,6 +96,8 @@ struct Hosted {
     known: Option<(u64, Instant)>,
     /// When a call was seen last, and the counter then.
     called: Option<(Instant, u64)>,
+    /// Its bundle is being fetched, to be kept for others.
+    is_copying: bool,
     /// Held while something is being done about it.
     turn: Rc<Mutex<()>>,
 }
@@ -154,6 +158,7 @@ impl Hosting {
             view: RefCell::default(),
             announced: RefCell::default(),
             serves: RefCell::default(),
+            is_stale: Cell::new(false),
             config: placement::Config::default(),
             prompt: placement::Config { patience: PROMPT, outage: PROMPT, ..placement::Config::default() },
             drain: Cell::new(Drain::Off),
@@ -183,7 +188,7 @@ impl Hosting {
             }
             while tasks.try_join_next().is_some() {}
             // What has changed is marked as seen before it is looked at.
-            if changes.has_changed().unwrap_or(false) {
+            if changes.has_changed().unwrap_or(false) || self.is_stale.take() {
                 changes.mark_unchanged();
                 self.read_apps();
             }
@@ -207,6 +212,9 @@ impl Hosting {
         let load = view::sum(demand.values().map(|demand| load(*demand)));
         for (deployment, content) in registry.deployed() {
             let app = &deployment.app;
+            if all {
+                self.keep_copy(deployment, content, &view, tasks);
+            }
             let is_here = self.apps.borrow().get(app).is_some_and(|hosted| hosted.serving.is_some());
             if !(all || is_here) || self.is_served_from_a_directory(app) {
                 continue;
@@ -257,8 +265,16 @@ impl Hosting {
         if hosted.busy.is_some() || self.is_draining() {
             return Decision::Stay;
         }
-        if hosted.serving.is_some_and(|(_, hash)| hash != content.hash) {
-            return if is_waiting { Decision::Stay } else { Decision::Host };
+        match &mut hosted.serving {
+            Some((_, hash)) if *hash != content.hash => {
+                return if is_waiting { Decision::Stay } else { Decision::Host };
+            }
+            // Deployed here and elsewhere at the same time, the same content has got another number.
+            Some((version, _)) if *version != deployment.version => {
+                *version = deployment.version;
+                self.is_stale.set(true);
+            }
+            _ => {}
         }
         let own = Site {
             node: self.mesh.node(),

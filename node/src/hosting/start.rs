@@ -11,7 +11,11 @@ use std::{
 };
 
 use fnmesh_invoke::Failure;
-use fnmesh_mesh::deployments::{Content, Deployment};
+use fnmesh_mesh::{
+    FetchError, NodeId,
+    deployments::{Content, Deployment},
+    placement,
+};
 use fnmesh_runtime::{
     app::App,
     bundle::{self, Limits},
@@ -21,9 +25,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Busy, FIRST_RETRY, Failed, Hosting, LAST_RETRY, WITHDRAWN, entries};
+use super::{Busy, FIRST_RETRY, Failed, Hosting, LAST_RETRY, WITHDRAWN, entries, view::View};
 use crate::{app::failure, mesh};
 
+/// How many nodes keep the bundle of an app, whoever serves it.
+const COPIES: usize = 3;
 /// How long a node that comes back waits for others to tell what was deployed meanwhile.
 const NEWS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -127,12 +133,45 @@ impl Hosting {
         Ok(())
     }
 
-    /// Sees to it that the content is unpacked here: from the bundle that is here, or from that of another node.
-    async fn unpack(&self, deployment: &Deployment, content: &Content) -> Result<(), String> {
-        let place = self.place(&deployment.app, &content.hash);
-        if place.is_dir() {
-            return Ok(());
+    /// Fetches the bundle, in a task, if this node is one of those that are to keep it: so that the app can start
+    /// elsewhere when those that serve it are gone.
+    pub(super) fn keep_copy(
+        self: &Rc<Self>,
+        deployment: &Arc<Deployment>,
+        content: &Content,
+        view: &View,
+        tasks: &mut JoinSet<()>,
+    ) {
+        if !self.keepers(&deployment.app, view).contains(&self.mesh.node())
+            || self.mesh.bundles().contains(&content.bundle)
+            || self.apps.borrow().get(&deployment.app).is_some_and(|hosted| hosted.is_copying)
+        {
+            return;
         }
+        self.change(&deployment.app, |hosted| hosted.is_copying = true);
+        let (hosting, deployment) = (Rc::clone(self), Arc::clone(deployment));
+        tasks.spawn_local(async move {
+            let turn = hosting.turn(&deployment.app);
+            let turn = turn.lock().await;
+            let fetched = match &deployment.content {
+                Some(content) => hosting.fetch(&deployment, content).await,
+                None => return,
+            };
+            drop(turn);
+            if let Err(error) = fetched {
+                tracing::warn!(target: "fnmesh::node", app = %deployment.app, %error, "no copy of a bundle yet");
+                sleep(FIRST_RETRY).await;
+            }
+            hosting.change(&deployment.app, |hosted| hosted.is_copying = false);
+        });
+    }
+
+    /// The nodes that are to keep the bundle of an app.
+    pub(super) fn keepers(&self, app: &str, view: &View) -> Vec<NodeId> {
+        placement::first(app, view.nodes().chain([self.mesh.node()]), COPIES)
+    }
+
+    async fn fetch(&self, deployment: &Deployment, content: &Content) -> Result<PathBuf, FetchError> {
         let _bundles = self.bundles.read().await;
         let view = self.view();
         let mut peers: Vec<_> = view.serving(&deployment.app, deployment.version).collect();
@@ -140,7 +179,16 @@ impl Hosting {
         // Where it was deployed it surely was.
         peers.extend(others.iter().filter(|node| **node == deployment.node));
         peers.extend(others.iter().filter(|node| **node != deployment.node));
-        let bundle = self.mesh.fetch_bundle(content, &peers, |_| {}).await.map_err(|error| error.to_string())?;
+        self.mesh.fetch_bundle(content, &peers, |_| {}).await
+    }
+
+    /// Sees to it that the content is unpacked here: from the bundle that is here, or from that of another node.
+    async fn unpack(&self, deployment: &Deployment, content: &Content) -> Result<(), String> {
+        let place = self.place(&deployment.app, &content.hash);
+        if place.is_dir() {
+            return Ok(());
+        }
+        let bundle = self.fetch(deployment, content).await.map_err(|error| error.to_string())?;
         unpack(bundle, place).await
     }
 

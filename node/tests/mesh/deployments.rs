@@ -1,4 +1,9 @@
-use std::{fs, thread, time::Duration};
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    thread,
+    time::Duration,
+};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -6,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{Cluster, under_load},
     shop,
-    support::{self, Apps, PATIENCE, fnmesh, output, post, stderr, stdout, wait_until},
+    support::{Apps, PATIENCE, Running, fnmesh, output, post, stderr, stdout, wait_until},
 };
 
 /// Nodes without apps of their own.
@@ -166,7 +171,7 @@ fn deployments_outlive_a_restart_of_the_whole_mesh() {
 fn saturated_app_is_hosted_on_more_nodes() {
     let apps = Apps::new(&[
         ("slow/slow.py", "import time\ndef nap() -> str:\n    time.sleep(0.05)\n    return 'ok'\n"),
-        ("slow/fnmesh.toml", "[pool]\nmax_instances = 1\nconcurrency = 1\n"),
+        ("slow/fnmesh.toml", "max_instances = 1\nconcurrency = 1\n"),
     ]);
     let cluster = empty(3);
     cluster.deploy(0, &apps.path("slow"), &[]);
@@ -174,12 +179,12 @@ fn saturated_app_is_hosted_on_more_nodes() {
         let routes = cluster.nodes[0].get("/_/routes");
         routes.as_array().unwrap().iter().map(|route| route["nodes"].as_array().unwrap().len()).sum::<usize>()
     };
-    let over = std::sync::atomic::AtomicBool::new(false);
+    let (over, url) = (AtomicBool::new(false), cluster.nodes[0].url.clone());
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                while !over.load(std::sync::atomic::Ordering::SeqCst) {
-                    let (status, body) = call(&cluster, 0, "slow/nap", "[]");
+                while !over.load(SeqCst) {
+                    let (status, body) = post(&url, "slow/nap", "[]", PATIENCE).unwrap();
                     assert!(status == 200 || status == 503, "{status} {body}");
                 }
             });
@@ -189,7 +194,7 @@ fn saturated_app_is_hosted_on_more_nodes() {
             || cluster.nodes[1].get("/_/apps")[0]["pools"][0]["in_flight"] == 1,
             || "calls on the second node".to_owned(),
         );
-        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        over.store(true, SeqCst);
     });
 }
 
@@ -198,12 +203,16 @@ fn deployments_on_two_nodes_at_once_end_in_one() {
     let (one, other) = (shop(), shop());
     other.write("shop/more.py", "def more() -> str: return 'more'\n");
     let cluster = empty(2);
-    thread::scope(|scope| {
-        for (index, apps) in [&one, &other].into_iter().enumerate() {
-            let cluster = &cluster;
-            scope.spawn(move || cluster.deploy(index, &apps.path("shop"), &["--replicas", "all"]));
-        }
+    let deploying = [&one, &other].into_iter().enumerate().map(|(index, apps)| {
+        let directory = apps.path("shop");
+        Running::spawn(
+            fnmesh().arg("deploy").arg(directory).args(["--replicas", "all", "--data"]).arg(cluster.data(index)),
+        )
     });
+    for mut deploying in deploying.collect::<Vec<_>>() {
+        // The one that does not count may fail.
+        deploying.ended();
+    }
     let hashes = || {
         let listed = cluster.nodes.iter().map(|node| node.get("/_/deployments"));
         let hashes: Vec<_> = listed.map(|deployments| deployments[0]["hash"].clone()).collect();
@@ -225,7 +234,7 @@ fn command_finds_the_only_node_of_the_machine() {
     let elsewhere = tempfile::tempdir().unwrap();
     let nobody = deploy(elsewhere.path());
     assert_eq!(nobody.status.code(), Some(3));
-    assert!(support::stderr(&nobody).contains("no node of a mesh runs on this machine"), "{}", stderr(&nobody));
+    assert!(stderr(&nobody).contains("no node of a mesh runs on this machine"), "{}", stderr(&nobody));
     // One that was killed is not found, and forgotten.
     cluster.nodes[0].signal(Signal::KILL);
     thread::sleep(Duration::from_millis(100));

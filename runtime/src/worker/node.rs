@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     cgroup::Bounds,
-    process::Launch,
+    process::{DirectoryIdentity, Launch},
     sandbox::{Access, Sandbox},
 };
 use crate::{app::App, config::Config};
@@ -64,6 +64,7 @@ pub(crate) fn launch(
         trailing_args: Vec::new(),
         env,
         directory: app.directory.clone(),
+        identity: DirectoryIdentity::of(&app.directory)?,
         bounds,
         access,
         sandbox: Arc::clone(sandbox),

@@ -6,11 +6,12 @@ use std::{
     io::{self, PipeWriter},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
-        unix::{net::UnixStream as StdUnixStream, process::CommandExt},
+        unix::{fs::MetadataExt as _, net::UnixStream as StdUnixStream, process::CommandExt},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
+    time::SystemTime,
 };
 
 use rustix::process::{Pid, Signal};
@@ -36,6 +37,8 @@ pub(crate) struct Launch {
     pub(crate) env: Vec<(OsString, OsString)>,
     /// Its working directory: the app's.
     pub(crate) directory: PathBuf,
+    /// Which directory that is: the sandbox opens the one that was there when the worker started.
+    pub(crate) identity: DirectoryIdentity,
     /// What it may use.
     pub(crate) bounds: Bounds,
     /// Which files it may reach.
@@ -44,12 +47,33 @@ pub(crate) struct Launch {
     pub(crate) sandbox: Arc<Sandbox>,
 }
 
+/// Tells a directory from another one that takes its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DirectoryIdentity {
+    device: u64,
+    inode: u64,
+    /// Inodes are used again; not all file systems know it.
+    created: Option<SystemTime>,
+}
+
+impl DirectoryIdentity {
+    /// The directory that has this path now.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn of(directory: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(directory)?;
+        Ok(Self { device: metadata.dev(), inode: metadata.ino(), created: metadata.created().ok() })
+    }
+}
+
 impl Launch {
     /// Whether a worker started like this is as good as one started like `other`.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
-        let Self { program, args, trailing_args, env, directory, bounds, access, sandbox } = self;
+        let Self { program, args, trailing_args, env, directory, identity, bounds, access, sandbox } = self;
         (program, args, trailing_args) == (&other.program, &other.args, &other.trailing_args)
-            && (env, directory, bounds, access) == (&other.env, &other.directory, &other.bounds, &other.access)
+            && (env, directory, identity) == (&other.env, &other.directory, &other.identity)
+            && (bounds, access) == (&other.bounds, &other.access)
             && Arc::ptr_eq(sandbox, &other.sandbox)
     }
 }

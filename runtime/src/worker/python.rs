@@ -4,7 +4,7 @@ use std::{ffi::OsString, io, path::PathBuf, sync::Arc};
 
 use super::{
     cgroup::Bounds,
-    process::Launch,
+    process::{DirectoryIdentity, Launch},
     sandbox::{Access, Sandbox},
 };
 use crate::{app::App, config::Config};
@@ -26,6 +26,7 @@ pub(crate) fn launch(
         trailing_args: vec![config.python_extension.clone().into()],
         env,
         directory: app.directory.clone(),
+        identity: DirectoryIdentity::of(&app.directory)?,
         bounds: Bounds::new(config, app),
         access,
         sandbox: Arc::clone(sandbox),

@@ -3,6 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fnmesh_switch::{Condition, Direction};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -27,16 +28,22 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// The mesh, when all nodes know all routes; none where namespaces cannot be made.
     pub(crate) fn new() -> Option<Self> {
-        Self::with(address)
+        Self::on(Network::new(3)?, address)
     }
 
     /// The same, with nodes that listen for peers at any address of their host.
     pub(crate) fn at_any_address() -> Option<Self> {
-        Self::with(|_| "0.0.0.0".to_owned())
+        Self::on(Network::new(3)?, |_| "0.0.0.0".to_owned())
     }
 
-    fn with(listens_at: fn(usize) -> String) -> Option<Self> {
-        let network = Network::new(3)?;
+    /// The same as the first, on hosts joined by a switch, where this happens to all that a host sends.
+    pub(crate) fn switched(condition: Condition) -> Option<Self> {
+        let network = Network::switched(3)?;
+        (0..3).for_each(|host| network.switch().set(host, Direction::From, condition));
+        Self::on(network, address)
+    }
+
+    fn on(network: Network, listens_at: fn(usize) -> String) -> Option<Self> {
         let apps = Apps::new(&[("shop/shop.py", SHOP)]);
         let mut cluster = Self { nodes: Vec::new(), apps, root: tempfile::tempdir().unwrap(), listens_at, network };
         cluster.nodes.push(cluster.start(0, &[]));
@@ -50,7 +57,8 @@ impl Cluster {
 
     /// Starts the node of a host, for the first time or again.
     fn start(&self, host: usize, join: &[&str]) -> Node {
-        let (listen, mesh) = (format!("{}:8080", address(host)), format!("{}:7100", (self.listens_at)(host)));
+        let (listen, mesh) =
+            (format!("{}:8080", self.network.front(host)), format!("{}:7100", (self.listens_at)(host)));
         let data = self.data(host);
         let apps: &[PathBuf] = if host > 0 { &[self.apps.path("shop")] } else { &[] };
         let options = [&["--mesh", &mesh, "--data", data.to_str().unwrap()], join].concat();

@@ -1,6 +1,6 @@
 //! Nodes of one mesh on hosts of their own: network namespaces, in which ways can be cut and addresses changed.
 //!
-//! They take root, and the commands `ip` and `nft`. Where namespaces cannot be made they are not run and say so; with
+//! They take root, the commands `ip` and `nft`, and `/dev/net/tun`. Where namespaces cannot be made they are not run and say so; with
 //! FNMESH_REQUIRE_NAMESPACES=1 they fail there.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -20,12 +20,14 @@ use std::{
 use calls::{CALLERS, Calls, Failed, Kind};
 use cluster::Cluster;
 use rustix::process::Signal;
-use support::{PATIENCE, post, wait_until};
+use support::{Node, PATIENCE, post, wait_until};
 
 /// How long a lost node may keep its routes.
 const DETECTION: Duration = Duration::from_secs(4);
 /// How long nothing may happen for a mesh to be called quiet.
 const QUIET: Duration = Duration::from_secs(4);
+/// From each host to the switch: 20 ms there and back, of which 1 % is lost each way.
+const LONG_WAY: &str = "delay=10ms jitter=1ms loss=0.01 reorder=0.005";
 
 /// Calls of both kinds by way of the first node.
 struct Load {
@@ -125,15 +127,48 @@ fn parts_of_a_mesh_find_each_other_again() {
         cluster.wait_for_reachable(node, &["n0", "n1", "n2"]);
         cluster.wait_for_view(node, &[1, 2]);
     }
-    let changes = || {
-        let lines: String = cluster.nodes.iter().map(support::Node::stderr).collect();
-        let is_change = |line: &&str| line.contains("node is up") || line.contains("node is down");
-        lines.lines().filter(is_change).count()
-    };
-    let before = changes();
+    let before = changes(&cluster);
     // That nothing happens takes time to see.
     thread::sleep(QUIET);
-    assert_eq!(changes(), before, "the mesh is not quiet: {}", cluster.nodes[0].stderr());
+    assert_eq!(changes(&cluster), before, "the mesh is not quiet");
+}
+
+/// What the nodes have said of others that came or went.
+fn changes(cluster: &Cluster) -> Vec<String> {
+    let is_change = |line: &&str| line.contains("node is up") || line.contains("node is down");
+    let of_node = |node: &Node| node.stderr().lines().filter(is_change).map(str::to_owned).collect::<Vec<_>>();
+    cluster.nodes.iter().flat_map(of_node).collect()
+}
+
+#[test]
+fn long_lossy_ways_fail_no_call_and_take_no_node_down() {
+    let Some(cluster) = Cluster::switched(LONG_WAY.parse().unwrap()) else { return };
+    let before = changes(&cluster);
+    let load = Load::start(&cluster);
+    // That nothing happens takes time to see.
+    thread::sleep(QUIET);
+    load.go_on();
+    load.stop(0);
+    assert_eq!(changes(&cluster), before);
+}
+
+#[test]
+fn node_that_is_unplugged_on_a_long_way_is_left_out_until_it_is_back() {
+    let Some(cluster) = Cluster::switched(LONG_WAY.parse().unwrap()) else { return };
+    let load = Load::start(&cluster);
+    let unplugged = Instant::now();
+    cluster.network.switch().cut(1, true);
+    for node in [0, 2] {
+        cluster.view_within(node, &[2], unplugged, DETECTION);
+    }
+    cluster.wait_for_view(1, &[1]);
+    load.go_on();
+    cluster.network.switch().cut(1, false);
+    for node in [0, 1, 2] {
+        cluster.wait_for_view(node, &[1, 2]);
+    }
+    load.go_on();
+    load.stop(1);
 }
 
 #[test]

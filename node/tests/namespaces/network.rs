@@ -1,4 +1,5 @@
-//! Hosts of a test: network namespaces on a bridge, which itself is in one more namespace.
+//! Hosts of a test: network namespaces on a bridge, which itself is in one more namespace. Where ways between hosts are
+//! to delay and lose what they carry, the hosts are on a switch, too, and the bridge is beside it.
 
 use std::{
     env,
@@ -10,6 +11,7 @@ use std::{
     thread,
 };
 
+use fnmesh_switch::{DEVICE, Switch};
 use rustix::{
     process::{Pid, Signal, kill_process},
     thread::{LinkNameSpaceType, move_into_link_name_space},
@@ -22,10 +24,16 @@ const PREFIX: &str = "fnmesh-test-";
 /// Set where these tests must not be left out.
 const REQUIRED: &str = "FNMESH_REQUIRE_NAMESPACES";
 
-/// Some hosts that see each other. The thread that made it is on the bridge, and reaches all of them.
+/// The dice of all switches.
+const SEED: u64 = 1;
+
+/// Some hosts that see each other at their [`address`]. The thread that made it is on the bridge, and reaches all of them
+/// at their [`Network::front`].
 pub(crate) struct Network {
     prefix: String,
     hosts: usize,
+    /// What joins the hosts, if the bridge does not.
+    switch: Option<Switch>,
     /// Where the thread was before.
     outside: File,
 }
@@ -33,44 +41,82 @@ pub(crate) struct Network {
 impl Network {
     /// `hosts` hosts; none, with a word about it, where namespaces cannot be made and need not be.
     pub(crate) fn new(hosts: usize) -> Option<Self> {
+        Self::build(hosts, Self::join_by_bridge)
+    }
+
+    /// The same, joined by a switch whose ways can be given a condition. The bridge does not join the hosts.
+    pub(crate) fn switched(hosts: usize) -> Option<Self> {
+        Self::build(hosts, Self::join_by_switch)
+    }
+
+    fn build(hosts: usize, join: impl FnOnce(&mut Self) -> Result<(), String>) -> Option<Self> {
         static NETWORKS: AtomicU32 = AtomicU32::new(0);
         sweep();
         let number = NETWORKS.fetch_add(1, Relaxed);
         let outside = File::open("/proc/thread-self/ns/net").unwrap();
-        let network = Self { prefix: format!("{PREFIX}{}-{number}-", process::id()), hosts, outside };
-        match network.build() {
+        let prefix = format!("{PREFIX}{}-{number}-", process::id());
+        let mut network = Self { prefix, hosts, switch: None, outside };
+        match join(&mut network) {
             Ok(()) => {
                 enter(&network.bridge());
                 Some(network)
             }
             Err(error) if env::var_os(REQUIRED).is_some() => panic!("{REQUIRED} is set, but {error}"),
             Err(error) => {
-                eprintln!("NOT RUN: {error}; it takes root, the right to make network namespaces, ip and nft");
+                eprintln!(
+                    "NOT RUN: {error}; it takes root, the right to make network namespaces, ip, nft and /dev/net/tun"
+                );
                 None
             }
         }
     }
 
-    fn build(&self) -> Result<(), String> {
-        let bridge = self.bridge();
+    fn join_by_bridge(&mut self) -> Result<(), String> {
+        self.make_hosts("10.0.0", DEVICE)
+    }
+
+    fn join_by_switch(&mut self) -> Result<(), String> {
+        self.make_hosts("10.0.1", "eth1")?;
+        let hosts: Vec<_> = (0..self.hosts).map(|host| format!("/run/netns/{}", self.host(host))).collect();
+        self.switch = Some(Switch::start(&hosts, SEED).map_err(|error| error.to_string())?);
+        for host in 0..self.hosts {
+            run("ip", &["-n", &self.host(host), "link", "set", DEVICE, "up"])?;
+            self.ip(host, &["address", "add", &format!("{}/24", address(host)), "dev", DEVICE]);
+        }
+        Ok(())
+    }
+
+    /// Hosts on a bridge, each with this device there.
+    fn make_hosts(&self, network: &str, device: &str) -> Result<(), String> {
+        let (bridge, own) = (self.bridge(), format!("{network}.254"));
         run("ip", &["netns", "add", &bridge])?;
         run("ip", &["-n", &bridge, "link", "add", "bridge", "type", "bridge"])?;
-        run("ip", &["-n", &bridge, "address", "add", "10.0.0.254/24", "dev", "bridge"])?;
+        run("ip", &["-n", &bridge, "address", "add", &format!("{own}/24"), "dev", "bridge"])?;
         run("ip", &["-n", &bridge, "link", "set", "bridge", "up"])?;
         // So that a missing nft is found before a test has begun.
         run("ip", &["netns", "exec", &bridge, "nft", "list", "tables"])?;
         for host in 0..self.hosts {
             let (name, port) = (self.host(host), format!("port{host}"));
-            let peer = ["type", "veth", "peer", "name", "eth0", "netns", &name];
+            let peer = ["type", "veth", "peer", "name", device, "netns", &name];
             run("ip", &["netns", "add", &name])?;
             run("ip", &[&["-n", &bridge, "link", "add", &port][..], &peer].concat())?;
             run("ip", &["-n", &bridge, "link", "set", &port, "master", "bridge", "up"])?;
             run("ip", &["-n", &name, "link", "set", "lo", "up"])?;
-            run("ip", &["-n", &name, "link", "set", "eth0", "up"])?;
-            self.ip(host, &["address", "add", &format!("{}/24", address(host)), "dev", "eth0"]);
-            self.ip(host, &["route", "add", "default", "via", "10.0.0.254"]);
+            run("ip", &["-n", &name, "link", "set", device, "up"])?;
+            self.ip(host, &["address", "add", &format!("{network}.{}/24", host + 1), "dev", device]);
+            self.ip(host, &["route", "add", "default", "via", &own]);
         }
         Ok(())
+    }
+
+    /// Where a host is reached from the bridge.
+    pub(crate) fn front(&self, host: usize) -> String {
+        if self.switch.is_some() { format!("10.0.1.{}", host + 1) } else { address(host) }
+    }
+
+    /// What joins the hosts of [`Network::switched`].
+    pub(crate) fn switch(&self) -> &Switch {
+        self.switch.as_ref().expect("the hosts of this network are joined by a switch")
     }
 
     /// Does `work` on a host.
@@ -118,6 +164,7 @@ impl Drop for Network {
     fn drop(&mut self) {
         // It may be a panic that ends the test: the next test sweeps up what stays.
         let _ = move_into_link_name_space(self.outside.as_fd(), Some(LinkNameSpaceType::Network));
+        self.switch = None;
         for name in (0..self.hosts).map(|host| self.host(host)).chain([self.bridge()]) {
             if !thread::panicking() {
                 // The workers of a killed node end by themselves.
@@ -128,7 +175,7 @@ impl Drop for Network {
     }
 }
 
-/// The address of a host at first.
+/// The address of a host for others at first.
 pub(crate) fn address(host: usize) -> String {
     format!("10.0.0.{}", host + 1)
 }

@@ -116,6 +116,22 @@ def fnmesh(
         process.stdout.close()
 
 
+def token(data: Path) -> list[str]:
+    """Options of a node that joins the mesh of the node with this data: where, and with what."""
+    command = [binary(), "token", "create", "--json", "--data", data]
+    created = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return ["--join", created["address"], "--token", created["token"]]
+
+
+def wait_for_route(entry: Server, path: str) -> None:
+    """Returns once a node answers calls of a function that merges two strings at another node."""
+    deadline = time.monotonic() + 10
+    while entry.call(path, HALVES)[0] != 200:
+        if time.monotonic() > deadline:
+            raise SystemExit("the node that is called does not find the function")
+        time.sleep(0.05)
+
+
 def _read_lines(process: subprocess.Popen, lines: queue.Queue) -> None:
     for line in process.stdout:
         lines.put((time.perf_counter(), line))

@@ -13,7 +13,7 @@ use tonic::{
 };
 
 use crate::{
-    ANY, listening,
+    listening,
     load::{BODY, Call},
 };
 
@@ -74,10 +74,10 @@ impl Files {
     }
 }
 
-pub(crate) async fn serve(directory: &Path) -> Result<()> {
+pub(crate) async fn serve(directory: &Path, listen: SocketAddr) -> Result<()> {
     let Files { own, ca } = Files::read(directory)?;
     let node = identity::Identity::load(directory)?.context("there is no identity")?.id();
-    let incoming = TcpIncoming::bind(ANY)?.with_nodelay(Some(true));
+    let incoming = TcpIncoming::bind(listen)?.with_nodelay(Some(true));
     listening(incoming.local_addr()?, node)?;
     Server::builder()
         .tls_config(ServerTlsConfig::new().identity(own).client_ca_root(ca))?

@@ -21,6 +21,9 @@ const TICKS: f64 = 100.0;
 pub(crate) struct Options {
     #[arg(long)]
     in_flight: usize,
+    /// Calls per second, made whatever becomes of those before, rather than `in_flight` callers
+    #[arg(long)]
+    rate: Option<f64>,
     /// Counted, after a second that is not
     #[arg(long)]
     seconds: f64,
@@ -33,6 +36,11 @@ pub(crate) struct Options {
 pub(crate) trait Call: Clone + Send + 'static {
     /// Calls once, and checks the answer.
     fn call(&mut self) -> impl Future<Output = Result<()>> + Send;
+
+    /// What is known of the connection, for people.
+    fn describe(&self) -> String {
+        String::new()
+    }
 }
 
 #[derive(Serialize)]
@@ -49,8 +57,9 @@ pub(crate) async fn run(client: impl Call, options: Options) -> Result<Figures> 
     let from = Instant::now() + Duration::from_secs(1);
     let to = from + Duration::from_secs_f64(options.seconds);
     let mut callers = JoinSet::new();
-    for _ in 0..options.in_flight {
-        callers.spawn(repeat(client.clone(), from, to));
+    match options.rate {
+        Some(rate) => drop(callers.spawn(arrive(client.clone(), rate, from, to))),
+        None => (0..options.in_flight).for_each(|_| drop(callers.spawn(repeat(client.clone(), from, to)))),
     }
     let cpu = || Ok::<_, anyhow::Error>((cpu_ticks("self")?, cpu_ticks(&options.server_pid.to_string())?));
     sleep_until(from.into()).await;
@@ -61,6 +70,7 @@ pub(crate) async fn run(client: impl Call, options: Options) -> Result<Figures> 
     while let Some(caller) = callers.join_next().await {
         latency.add(caller??)?;
     }
+    eprintln!("{}", client.describe());
     let quantile = |quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
     Ok(Figures {
         calls: latency.len(),
@@ -83,6 +93,38 @@ async fn repeat(mut client: impl Call, from: Instant, to: Instant) -> Result<His
             latency.saturating_record((ended - began).as_nanos() as u64);
         }
         began = ended;
+    }
+    Ok(latency)
+}
+
+/// The latencies, from when each was due, of calls that are due at a constant rate between two moments.
+async fn arrive(client: impl Call, rate: f64, from: Instant, to: Instant) -> Result<Histogram<u32>> {
+    let start = Instant::now();
+    let due = |number: u32| start + Duration::from_secs_f64(f64::from(number) / rate);
+    let (mut latency, mut calls) = (histogram(), JoinSet::new());
+    let mut number = 0;
+    while due(number) < to {
+        sleep_until((Instant::now() + Duration::from_millis(1)).into()).await;
+        while due(number) <= Instant::now() {
+            let (mut client, due) = (client.clone(), due(number));
+            number += 1;
+            calls.spawn(async move {
+                client.call().await?;
+                anyhow::Ok((due, due.elapsed()))
+            });
+        }
+        while let Some(ended) = calls.try_join_next() {
+            let (due, took) = ended??;
+            if (from..to).contains(&due) {
+                latency.saturating_record(took.as_nanos() as u64);
+            }
+        }
+    }
+    while let Some(ended) = calls.join_next().await {
+        let (due, took) = ended??;
+        if (from..to).contains(&due) {
+            latency.saturating_record(took.as_nanos() as u64);
+        }
     }
     Ok(latency)
 }

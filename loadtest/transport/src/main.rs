@@ -19,7 +19,7 @@ use fnmesh_mesh::NodeId;
 use serde::Serialize;
 use tokio::{runtime, task::LocalSet};
 
-/// Where servers listen: a free port.
+/// A free port of this machine.
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 #[derive(Parser)]
@@ -31,6 +31,9 @@ enum Command {
     Server {
         #[command(flatten)]
         side: Side,
+        /// Where to listen
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
     },
     /// Calls, and prints the figures as JSON
     Client {
@@ -54,6 +57,9 @@ struct Side {
     /// The identity of this process
     #[arg(long)]
     identity: PathBuf,
+    /// How fast the mesh's transport sends
+    #[arg(long, value_enum, default_value_t)]
+    congestion: mesh::Congestion,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -90,7 +96,7 @@ impl Runtime {
 fn main() -> Result<()> {
     match Command::parse() {
         Command::Identities { directory } => Runtime::Current.run(identities::make(&directory)),
-        Command::Server { side } => {
+        Command::Server { side, listen } => {
             // Never outlives whoever started it.
             thread::spawn(|| {
                 let _ = io::stdin().read(&mut [0]);
@@ -98,15 +104,16 @@ fn main() -> Result<()> {
             });
             match side.transport {
                 // It is bound to a thread, and a node has its endpoint on that thread, too.
-                Transport::Quic => Runtime::Current.run(mesh::serve(&side.identity)),
-                Transport::Tonic => side.runtime.run(grpc::serve(&side.identity)),
+                Transport::Quic => Runtime::Current.run(mesh::serve(&side.identity, listen, side.congestion)),
+                Transport::Tonic => side.runtime.run(grpc::serve(&side.identity, listen)),
             }
         }
         Command::Client { side, address, node, load } => {
             let measure = async {
                 match side.transport {
                     Transport::Quic => {
-                        load::run(mesh::Client::connect(&side.identity, address, node).await?, load).await
+                        let client = mesh::Client::connect(&side.identity, address, node, side.congestion).await?;
+                        load::run(client, load).await
                     }
                     Transport::Tonic => {
                         load::run(grpc::Client::connect(&side.identity, address, node).await?, load).await

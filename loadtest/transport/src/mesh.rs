@@ -1,9 +1,14 @@
 //! The mesh's transport, with requests like those of `invoke`.
 
-use std::{net::SocketAddr, path::Path, rc::Rc};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    rc::Rc,
+};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+use clap::ValueEnum;
 use fnmesh_mesh::{
     NodeId,
     identity::{Admitted, DenyList, Identity, accept},
@@ -17,9 +22,26 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
-    ANY, listening,
+    listening,
     load::{BODY, Call},
 };
+
+/// [`quic::Congestion`] on the command line.
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub(crate) enum Congestion {
+    #[default]
+    Cubic,
+    Bbr,
+}
+
+impl From<Congestion> for quic::Congestion {
+    fn from(congestion: Congestion) -> Self {
+        match congestion {
+            Congestion::Cubic => Self::Cubic,
+            Congestion::Bbr => Self::Bbr,
+        }
+    }
+}
 
 /// The parameters of `invoke` that are always there.
 #[derive(Serialize, Deserialize)]
@@ -37,12 +59,12 @@ struct Described<'a> {
     format: &'a str,
 }
 
-pub(crate) async fn serve(directory: &Path) -> Result<()> {
+pub(crate) async fn serve(directory: &Path, listen: SocketAddr, congestion: Congestion) -> Result<()> {
     let identity = load(directory)?;
     let denied = DenyList::load(directory)?;
     let mut config = identity.server_config();
-    config.transport_config(quic::transport(quic::Congestion::Cubic));
-    let endpoint = quic::bind(ANY, quic::endpoint_config(&identity), Some(config))?;
+    config.transport_config(quic::transport(congestion.into()));
+    let endpoint = quic::bind(listen, quic::endpoint_config(&identity), Some(config))?;
     listening(endpoint.local_addr()?, identity.id())?;
     while let Some(incoming) = endpoint.accept().await {
         if let Ok((connection, Admitted::Peer(_))) = accept(incoming, &identity, &denied).await {
@@ -86,11 +108,16 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) async fn connect(directory: &Path, address: SocketAddr, node: NodeId) -> Result<Self> {
+    pub(crate) async fn connect(
+        directory: &Path,
+        address: SocketAddr,
+        node: NodeId,
+        congestion: Congestion,
+    ) -> Result<Self> {
         let identity = load(directory)?;
         let mut config = identity.client_config();
-        config.transport_config(quic::transport(quic::Congestion::Cubic));
-        let endpoint = quic::bind(ANY, quic::endpoint_config(&identity), None)?;
+        config.transport_config(quic::transport(congestion.into()));
+        let endpoint = quic::bind((Ipv4Addr::UNSPECIFIED, 0).into(), quic::endpoint_config(&identity), None)?;
         let connection = endpoint.connect_with(config, address, &node.to_string())?.await?;
         let (caller, run) = Caller::new(connection, Limits::default());
         tokio::spawn(run);
@@ -99,6 +126,10 @@ impl Client {
 }
 
 impl Call for Client {
+    fn describe(&self) -> String {
+        format!("{:?}", self.caller.connection().stats().path)
+    }
+
     async fn call(&mut self) -> Result<()> {
         let params = Params {
             function: "shop/add",

@@ -17,7 +17,7 @@ ifdef CI
 export CARGO_INCREMENTAL := 0
 endif
 
-.PHONY: help run dev release setup check test test-rust test-python test-node test-scripts bench dispatch transport fuzz clean
+.PHONY: help run dev release setup check test test-rust test-python test-node test-scripts bench dispatch transport wan fuzz clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -49,7 +49,7 @@ test-rust test-python: export FNMESH_PYTHON_EXTENSION := $(TARGET)/debug/libfnme
 test-rust: setup
 	cargo build -p fnmesh-python
 	cargo nextest run --workspace
-	@unshare --net true 2>/dev/null || echo 'make: the tests of several hosts did not run: they need root and network namespaces' >&2
+	@unshare --net true 2>/dev/null || echo 'make: the tests of several hosts did not run: they need root, network namespaces and /dev/net/tun' >&2
 
 test-python: setup
 	cargo build -p fnmesh-python
@@ -74,6 +74,12 @@ bench: ## compare with other servers, write loadtest/RESULTS.md (options in BENC
 transport: ## compare the mesh's transport with tonic gRPC, write loadtest/TRANSPORT.md (options in BENCH)
 	cargo build --release --manifest-path loadtest/transport/Cargo.toml --target-dir $(TARGET)/transport
 	CARGO_TARGET_DIR=$(TARGET) loadtest/transport/run --write $(BENCH)
+
+wan: ## measure calls over a long way that loses packets, write loadtest/WAN.md (as root; options in BENCH)
+	@scripts/setup run
+	cargo build --release -p fnmesh -p fnmesh-python -p fnmesh-openloop -p fnmesh-switch
+	cargo build --release --manifest-path loadtest/transport/Cargo.toml --target-dir $(TARGET)/transport
+	CARGO_TARGET_DIR=$(TARGET) loadtest/wan --write $(BENCH)
 
 fuzz: ## fuzz each reader of strange bytes for FUZZ_SECONDS
 	@scripts/setup fuzz

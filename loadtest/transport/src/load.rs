@@ -19,9 +19,9 @@ const TICKS: f64 = 100.0;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    #[arg(long)]
+    #[arg(long, default_value_t = 1)]
     in_flight: usize,
-    /// Calls per second, made whatever becomes of those before, rather than `in_flight` callers
+    /// Calls per second, made whatever becomes of those before, instead of `--in-flight` callers
     #[arg(long)]
     rate: Option<f64>,
     /// Counted, after a second that is not
@@ -36,11 +36,6 @@ pub(crate) struct Options {
 pub(crate) trait Call: Clone + Send + 'static {
     /// Calls once, and checks the answer.
     fn call(&mut self) -> impl Future<Output = Result<()>> + Send;
-
-    /// What is known of the connection, for people.
-    fn describe(&self) -> String {
-        String::new()
-    }
 }
 
 #[derive(Serialize)]
@@ -51,6 +46,9 @@ pub(crate) struct Figures {
     server_cpu_seconds: f64,
     p50_us: f64,
     p99_us: f64,
+    p999_us: f64,
+    /// Calls answered within these seconds.
+    in_time: u64,
 }
 
 pub(crate) async fn run(client: impl Call, options: Options) -> Result<Figures> {
@@ -66,11 +64,12 @@ pub(crate) async fn run(client: impl Call, options: Options) -> Result<Figures> 
     let before = (Instant::now(), cpu()?);
     sleep_until(to.into()).await;
     let after = (Instant::now(), cpu()?);
-    let mut latency = histogram();
+    let (mut latency, mut in_time) = (histogram(), 0);
     while let Some(caller) = callers.join_next().await {
-        latency.add(caller??)?;
+        let (of_caller, answered) = caller??;
+        latency.add(of_caller)?;
+        in_time += answered;
     }
-    eprintln!("{}", client.describe());
     let quantile = |quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
     Ok(Figures {
         calls: latency.len(),
@@ -79,11 +78,13 @@ pub(crate) async fn run(client: impl Call, options: Options) -> Result<Figures> 
         server_cpu_seconds: (after.1.1 - before.1.1) as f64 / TICKS,
         p50_us: quantile(0.5),
         p99_us: quantile(0.99),
+        p999_us: quantile(0.999),
+        in_time,
     })
 }
 
-/// The latencies, in nanoseconds, of the calls answered between two moments.
-async fn repeat(mut client: impl Call, from: Instant, to: Instant) -> Result<Histogram<u32>> {
+/// The latencies, in nanoseconds, of the calls answered between two moments, and how many these are.
+async fn repeat(mut client: impl Call, from: Instant, to: Instant) -> Result<(Histogram<u32>, u64)> {
     let mut latency = histogram();
     let mut began = Instant::now();
     while began < to {
@@ -94,39 +95,36 @@ async fn repeat(mut client: impl Call, from: Instant, to: Instant) -> Result<His
         }
         began = ended;
     }
-    Ok(latency)
+    let answered = latency.len();
+    Ok((latency, answered))
 }
 
-/// The latencies, from when each was due, of calls that are due at a constant rate between two moments.
-async fn arrive(client: impl Call, rate: f64, from: Instant, to: Instant) -> Result<Histogram<u32>> {
+/// The same of calls that are due at a constant rate: the latencies, from then, of those due between the two moments, and
+/// how many were answered between them.
+async fn arrive(client: impl Call, rate: f64, from: Instant, to: Instant) -> Result<(Histogram<u32>, u64)> {
     let start = Instant::now();
     let due = |number: u32| start + Duration::from_secs_f64(f64::from(number) / rate);
-    let (mut latency, mut calls) = (histogram(), JoinSet::new());
-    let mut number = 0;
-    while due(number) < to {
-        sleep_until((Instant::now() + Duration::from_millis(1)).into()).await;
-        while due(number) <= Instant::now() {
+    let (mut latency, mut answered) = (histogram(), 0);
+    let (mut calls, mut number) = (JoinSet::new(), 0);
+    loop {
+        while due(number) < to && due(number) <= Instant::now() {
             let (mut client, due) = (client.clone(), due(number));
+            calls.spawn(async move { client.call().await.map(|()| (due, Instant::now())) });
             number += 1;
-            calls.spawn(async move {
-                client.call().await?;
-                anyhow::Ok((due, due.elapsed()))
-            });
         }
-        while let Some(ended) = calls.try_join_next() {
-            let (due, took) = ended??;
-            if (from..to).contains(&due) {
-                latency.saturating_record(took.as_nanos() as u64);
-            }
-        }
-    }
-    while let Some(ended) = calls.join_next().await {
-        let (due, took) = ended??;
+        let is_over = due(number) >= to;
+        let ended = tokio::select! {
+            ended = calls.join_next(), if !calls.is_empty() => ended,
+            () = sleep_until(due(number).into()), if !is_over => continue,
+            else => return Ok((latency, answered)),
+        };
+        let Some(ended) = ended else { continue };
+        let (due, ended) = ended??;
+        answered += u64::from((from..to).contains(&ended));
         if (from..to).contains(&due) {
-            latency.saturating_record(took.as_nanos() as u64);
+            latency.saturating_record((ended - due).as_nanos() as u64);
         }
     }
-    Ok(latency)
 }
 
 fn histogram() -> Histogram<u32> {

@@ -30,6 +30,7 @@ use crate::{
 #[derive(Clone, Copy, Default, ValueEnum)]
 pub(crate) enum Congestion {
     #[default]
+    Auto,
     Cubic,
     Bbr,
 }
@@ -37,6 +38,7 @@ pub(crate) enum Congestion {
 impl From<Congestion> for quic::Congestion {
     fn from(congestion: Congestion) -> Self {
         match congestion {
+            Congestion::Auto => Self::Auto,
             Congestion::Cubic => Self::Cubic,
             Congestion::Bbr => Self::Bbr,
         }
@@ -126,10 +128,6 @@ impl Client {
 }
 
 impl Call for Client {
-    fn describe(&self) -> String {
-        format!("{:?}", self.caller.connection().stats().path)
-    }
-
     async fn call(&mut self) -> Result<()> {
         let params = Params {
             function: "shop/add",

@@ -1,11 +1,8 @@
 //! The side of a link that sends requests.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -21,12 +18,11 @@ use super::{
     frame::{self, Frame, Limits},
     items::Items,
     outbox::Outbox,
+    quic::LONG_ROUND_TRIP,
     reader::{ReadError, Reader},
 };
 
-/// On links with longer round trips a lost packet holds up the calls of its stream for too long.
-const LONG_ROUND_TRIP: Duration = Duration::from_millis(5);
-/// Call streams of such a link, so that a lost packet holds up an eighth of the calls.
+/// Call streams of a link with long round trips, so that a lost packet holds up an eighth of the calls.
 const LONG_LINK_STREAMS: usize = 8;
 
 /// Room for most requests without their body, in bytes.

@@ -11,6 +11,7 @@ pub mod frame;
 pub mod quic;
 
 mod caller;
+mod congestion;
 mod envelope;
 mod items;
 mod outbox;

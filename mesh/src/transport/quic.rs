@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use super::congestion::AutoConfig;
 use crate::identity::Identity;
 use quinn::{
     AckFrequencyConfig, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
@@ -19,6 +20,9 @@ const SOCKET_BUFFER_BYTES: usize = 2 * 1024 * 1024;
 /// Streams a peer may have open in each direction at once.
 const STREAMS: u32 = 1024;
 
+/// Where the round trip takes longer, losses take long to repair.
+pub(super) const LONG_ROUND_TRIP: Duration = Duration::from_millis(5);
+
 /// Packets a peer may receive before it acknowledges them; answers carry most acknowledgements anyway. What comes out of
 /// order is acknowledged at once.
 const ACK_EVERY: VarInt = VarInt::from_u32(10);
@@ -26,8 +30,10 @@ const ACK_EVERY: VarInt = VarInt::from_u32(10);
 /// How fast a link sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Congestion {
-    /// For networks that lose little. The default.
+    /// Cubic, and BBR from the first loss on where the round trip takes more than 5 ms. The default.
     #[default]
+    Auto,
+    /// For networks that lose little, or only what does not fit.
     Cubic,
     /// For long ways that lose packets without being full.
     Bbr,
@@ -38,6 +44,7 @@ pub fn transport(congestion: Congestion) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("3 s are within QUIC's range");
     let congestion: Arc<dyn ControllerFactory + Send + Sync> = match congestion {
+        Congestion::Auto => Arc::new(AutoConfig::default()),
         Congestion::Cubic => Arc::new(CubicConfig::default()),
         Congestion::Bbr => Arc::new(BbrConfig::default()),
     };

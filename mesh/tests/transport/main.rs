@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
+mod way;
 
 use std::{rc::Rc, time::Duration};
 
@@ -10,8 +11,10 @@ use bytes::Bytes;
 use fnmesh_mesh::transport::{
     CallError, Caller, INTERNAL_ERROR, METHOD_NOT_FOUND, PROTOCOL_ERROR, Response, frame::Limits,
 };
+use quinn::congestion::{Bbr, Cubic};
 use support::{Link, local, text};
 use tokio::{task::JoinSet, time::timeout};
+use way::Way;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -238,5 +241,37 @@ fn peer_that_breaks_the_protocol_is_told_how() {
             let said = String::from_utf8_lossy(&close.reason);
             assert!(said.contains(reason), "{said}");
         }
+    });
+}
+
+/// Calls until a link has lost a packet and then has been told of one that came.
+async fn lose(link: &Link) {
+    let lost = || link.caller.connection().stats().path.lost_packets;
+    while lost() == 0 {
+        link.caller.call("echo", &0, Bytes::new()).await.unwrap();
+    }
+    link.caller.call("echo", &0, Bytes::new()).await.unwrap();
+    link.caller.call("echo", &0, Bytes::new()).await.unwrap();
+}
+
+#[test]
+fn long_link_that_loses_packets_goes_over_to_bbr() {
+    local(async {
+        let link = Link::over(Way { delay: Duration::from_millis(5), lost_of: 5 }).await;
+        lose(&link).await;
+        assert!(link.caller.connection().congestion_state().into_any().is::<Bbr>());
+        // On the new controller, and more than one window.
+        let body = Bytes::from(vec![7; 1_000_000]);
+        let answer = link.caller.call("echo", &0, body.clone()).await;
+        assert!(matches!(answer, Ok(Response::Value { body: answered, .. }) if answered == body));
+    });
+}
+
+#[test]
+fn short_link_that_loses_packets_stays_with_cubic() {
+    local(async {
+        let link = Link::over(Way { delay: Duration::ZERO, lost_of: 5 }).await;
+        lose(&link).await;
+        assert!(link.caller.connection().congestion_state().into_any().is::<Cubic>());
     });
 }

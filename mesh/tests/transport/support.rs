@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use crate::way::Way;
 use bytes::Bytes;
 use fnmesh_mesh::transport::{
     Answer, Caller, Failure, Handler, Item, LocalFuture, METHOD_NOT_FOUND, Request, Response, quic, serve,
@@ -51,6 +52,11 @@ pub(crate) fn text(response: Response) -> (String, String) {
 
 /// A connected pair, without TLS client authentication.
 pub(crate) async fn connect() -> (Connection, Connection, [Endpoint; 2]) {
+    connect_over(None).await
+}
+
+/// The same, over a way that delays and loses datagrams.
+pub(crate) async fn connect_over(way: Option<Way>) -> (Connection, Connection, [Endpoint; 2]) {
     let certified = rcgen::generate_simple_self_signed(["peer".to_owned()]).unwrap();
     let provider = || Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = rustls::RootCertStore::empty();
@@ -68,13 +74,17 @@ pub(crate) async fn connect() -> (Connection, Connection, [Endpoint; 2]) {
         .with_root_certificates(roots)
         .with_no_client_auth();
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server).unwrap()));
-    server.transport_config(quic::transport(quic::Congestion::Cubic));
+    server.transport_config(quic::transport(quic::Congestion::Auto));
     let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).unwrap()));
-    client.transport_config(quic::transport(quic::Congestion::Cubic));
+    client.transport_config(quic::transport(quic::Congestion::Auto));
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let listener = quic::bind(any, Default::default(), Some(server)).unwrap();
     let dialer = quic::bind(any, Default::default(), None).unwrap();
-    let dial = dialer.connect_with(client, listener.local_addr().unwrap(), "peer").unwrap();
+    let mut address = listener.local_addr().unwrap();
+    if let Some(way) = way {
+        address = way.to(address).await;
+    }
+    let dial = dialer.connect_with(client, address, "peer").unwrap();
     let accept = async { listener.accept().await.unwrap().await };
     let (near, far) = tokio::try_join!(dial, accept).unwrap();
     (near, far, [listener, dialer])
@@ -91,7 +101,14 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) async fn new() -> Self {
-        let (near, peer, endpoints) = connect().await;
+        Self::between(connect().await)
+    }
+
+    pub(crate) async fn over(way: Way) -> Self {
+        Self::between(connect_over(Some(way)).await)
+    }
+
+    fn between((near, peer, endpoints): (Connection, Connection, [Endpoint; 2])) -> Self {
         let (caller, run) = Caller::new(near, Default::default());
         let handler = Rc::new(Echo::default());
         let mut tasks = JoinSet::new();

@@ -172,14 +172,16 @@ pub(super) struct Mesh {
     /// Where other nodes reach this one, behind an address translation for instance [default: by --mesh]
     #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "mesh")]
     pub(super) advertise: Option<SocketAddr>,
-    /// How fast links send: `cubic`, or `bbr` for long ways that lose packets
-    #[arg(long, value_name = "cubic|bbr", value_enum, default_value_t = Congestion::Cubic, requires = "mesh")]
+    /// How fast links send; `auto` goes from cubic over to BBR where a long way loses packets
+    #[arg(long, value_name = "auto|cubic|bbr", value_enum, default_value_t = Congestion::Auto, requires = "mesh")]
     pub(super) congestion: Congestion,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Congestion {
-    /// For networks that lose little
+    /// Cubic, and BBR from the first loss on where the round trip takes more than 5 ms
+    Auto,
+    /// For networks that lose little, or only what does not fit
     Cubic,
     /// For long ways that lose packets without being full
     Bbr,

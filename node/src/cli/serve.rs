@@ -134,6 +134,7 @@ fn mesh(options: options::Mesh) -> Result<Option<fnmesh_mesh::Config>, Stop> {
         directory,
         join: options.join.map(|address| Join { address, token }),
         congestion: match options.congestion {
+            options::Congestion::Auto => Congestion::Auto,
             options::Congestion::Cubic => Congestion::Cubic,
             options::Congestion::Bbr => Congestion::Bbr,
         },

@@ -434,6 +434,35 @@ class Servers(unittest.TestCase):
         self.assertTrue(all("zombie" in state or "dead" in state for state in states), states)
 
 
+class Wan(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        loader = SourceFileLoader("wan", str(Path(__file__).resolve().parent.parent / "wan"))
+        cls.wan = module_from_spec(spec_from_loader("wan", loader))
+        with mock.patch.dict(sys.modules, wan=cls.wan), mock.patch.object(sys, "dont_write_bytecode", True):
+            loader.exec_module(cls.wan)
+
+    def met(self, kept_up: float = 1.0, bad: int = 0, **p99: float) -> dict[str, str]:
+        names = {"far": "far", "large": "far, large answers", "fast": "far, fast"}
+        rounds = {names[case]: [self.wan.Round(kept_up, 20.0, ms, ms, bad, (), {}, 1.0, 0.1)] for case, ms in p99.items()}
+        return {demand[0]: demand[-1] for demand in self.wan.bars(rounds)}
+
+    def test_bars_are_met_up_to_their_limits(self):
+        met = self.met(kept_up=0.98, far=60.0, large=80.0, fast=100.0)
+        self.assertEqual(len(met), 5)
+        self.assertEqual(set(met.values()), {"yes"})
+
+    def test_each_bar_can_be_missed(self):
+        for missed, figures in (
+            ("far: p99", dict(far=60.1)),
+            ("far, large answers: added", dict(far=30.0, large=50.1)),
+            ("far, fast: p99", dict(fast=100.1)),
+            ("far, fast: answered in time", dict(fast=50.0, kept_up=0.97)),
+            ("calls without a right answer", dict(far=30.0, bad=1)),
+        ):
+            self.assertEqual([what.startswith(missed) for what, met in self.met(**figures).items() if met != "yes"], [True], missed)
+
+
 def _status(pid: int) -> list[str]:
     try:
         return Path(f"/proc/{pid}/status").read_text().splitlines()

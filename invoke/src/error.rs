@@ -54,6 +54,15 @@ pub enum Error {
         /// What is wrong with which part of it.
         message: String,
     },
+    /// Another call had come with the same idempotency key.
+    #[error(
+        "another call of {function} with other arguments came with this Idempotency-Key; a repeated call needs the same \
+         arguments, byte for byte, and a new one a new key"
+    )]
+    KeyReused {
+        /// The function that was called.
+        function: FunctionId,
+    },
     /// The input or the answer is larger than allowed.
     #[error("{what} is larger than the limit of {limit_bytes} bytes")]
     TooLarge {
@@ -160,6 +169,7 @@ impl Error {
         match self {
             Self::UnknownFunction { .. } => 404,
             Self::InvalidInput { .. } => 400,
+            Self::KeyReused { .. } => 422,
             Self::TooLarge { .. } => 413,
             Self::FunctionFailed(_) | Self::Internal { .. } => 500,
             Self::Throttled { rate: true, .. } => 429,
@@ -174,7 +184,7 @@ impl Error {
     pub fn rpc_code(&self) -> i32 {
         match self {
             Self::UnknownFunction { .. } => 1001,
-            Self::InvalidInput { .. } | Self::TooLarge { .. } => 1002,
+            Self::InvalidInput { .. } | Self::KeyReused { .. } | Self::TooLarge { .. } => 1002,
             Self::FunctionFailed(_) => 1003,
             Self::Throttled { .. } => 1004,
             Self::DeadlineExceeded { .. } => 1005,
@@ -192,7 +202,7 @@ impl Error {
     pub fn retry(&self) -> Retry {
         match self {
             Self::UnknownFunction { .. } | Self::InvalidInput { .. } | Self::TooLarge { .. } => Retry::Never,
-            Self::LoopDetected { .. } => Retry::Never,
+            Self::LoopDetected { .. } | Self::KeyReused { .. } => Retry::Never,
             Self::FunctionFailed(_) | Self::DeadlineExceeded { .. } => Retry::IfIdempotent,
             Self::InstanceLost { .. } | Self::OutcomeUnknown { .. } | Self::Internal { .. } => Retry::IfIdempotent,
             Self::Throttled { .. } | Self::StartFailed { .. } => Retry::Safe,
@@ -205,6 +215,7 @@ impl Error {
         match self {
             Self::UnknownFunction { .. } => "UnknownFunction",
             Self::InvalidInput { .. } => "InvalidInput",
+            Self::KeyReused { .. } => "KeyReused",
             Self::TooLarge { .. } => "TooLarge",
             Self::FunctionFailed(failure) => &failure.kind,
             Self::Throttled { .. } => "Throttled",
@@ -278,6 +289,7 @@ mod tests {
         for error in [
             Error::UnknownFunction { function: "shop/ad".into(), nearest: vec!["shop/add".into()] },
             Error::invalid("no"),
+            Error::KeyReused { function: function.clone() },
             Error::TooLarge { what: "the answer".into(), limit_bytes: 7 },
             Error::FunctionFailed(Box::new(failure.clone())),
             Error::Throttled { reason: reason(), retry_after, rate: true },

@@ -82,6 +82,15 @@ pub struct Reply {
     pub head: Option<Box<ResponseHead>>,
     /// The value or the items.
     pub body: ReplyBody,
+    /// Whether it is the answer to an earlier call with the same idempotency key.
+    pub is_replayed: bool,
+}
+
+impl Reply {
+    /// What a call has answered itself.
+    pub fn new(head: Option<Box<ResponseHead>>, body: ReplyBody) -> Self {
+        Self { head, body, is_replayed: false }
+    }
 }
 
 /// The body of a [`Reply`].
@@ -103,6 +112,6 @@ impl fmt::Debug for ReplyBody {
 
 impl From<Payload> for Reply {
     fn from(payload: Payload) -> Self {
-        Self { head: None, body: ReplyBody::Full(payload) }
+        Self::new(None, ReplyBody::Full(payload))
     }
 }

@@ -50,7 +50,7 @@ impl From<&Error> for Outcome {
     fn from(error: &Error) -> Self {
         match error {
             Error::UnknownFunction { .. } | Error::InvalidInput { .. } | Error::TooLarge { .. } => Self::Refused,
-            Error::LoopDetected { .. } => Self::Refused,
+            Error::LoopDetected { .. } | Error::KeyReused { .. } => Self::Refused,
             Error::FunctionFailed(_) => Self::Failed,
             Error::Throttled { .. } | Error::Draining => Self::Throttled,
             Error::DeadlineExceeded { .. } => Self::Timeout,

@@ -226,7 +226,7 @@ impl Invoke for Shop {
         let arguments: Vec<u64> = serde_json::from_slice(&invocation.payload.body).unwrap();
         match &*invocation.function.id.name {
             "add" => Ok(Payload::json(arguments.iter().sum::<u64>().to_string()).into()),
-            "count" => Ok(Reply { head: None, body: ReplyBody::Stream(Box::pin(Count(1..=arguments[0]))) }),
+            "count" => Ok(Reply::new(None, ReplyBody::Stream(Box::pin(Count(1..=arguments[0]))))),
             "max" => Ok(Payload::json(&LARGE[..]).into()),
             _ => std::future::pending().await,
         }

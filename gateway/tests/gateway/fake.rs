@@ -209,7 +209,7 @@ impl Fake {
             Box::new(ResponseHead { status: status as u16, headers: vec![("content-type".into(), "text/html".into())] })
         });
         let items = Items { items, endless: wish["endless"] == true, _alarm: self.alarm("stream") };
-        Reply { head, body: ReplyBody::Stream(Box::pin(items)) }
+        Reply::new(head, ReplyBody::Stream(Box::pin(items)))
     }
 }
 
@@ -220,7 +220,7 @@ fn answer(value: Value) -> Result<Reply, Error> {
 fn respond(wish: &Value) -> Result<Reply, Error> {
     let head: ResponseHead = serde_json::from_value(wish.clone()).map_err(|error| Error::invalid(error.to_string()))?;
     let body = Payload::text(wish["body"].as_str().unwrap_or_default().to_owned());
-    Ok(Reply { head: Some(Box::new(head)), body: ReplyBody::Full(body) })
+    Ok(Reply::new(Some(Box::new(head)), ReplyBody::Full(body)))
 }
 
 fn subtract(arguments: &Value) -> Result<Reply, Error> {

@@ -30,7 +30,7 @@ impl Outcome {
     pub fn of(error: &Error) -> Self {
         match error {
             Error::UnknownFunction { .. } | Error::InvalidInput { .. } | Error::TooLarge { .. } => Self::Answered,
-            Error::FunctionFailed(_) | Error::LoopDetected { .. } => Self::Answered,
+            Error::FunctionFailed(_) | Error::LoopDetected { .. } | Error::KeyReused { .. } => Self::Answered,
             // Who asks for the impossible shall not eject peers by it: a deadline may just have been too short.
             Error::Throttled { .. } | Error::Draining | Error::DeadlineExceeded { .. } => Self::Busy,
             Error::StartFailed { .. } | Error::InstanceLost { .. } => Self::Failed,

@@ -140,7 +140,7 @@ impl Channel {
         let call = Call { channel: Rc::clone(self), id: self.start(invocation, permit), done: Cell::new(false) };
         match poll_fn(|cx| call.poll_open(cx)).await {
             Opened::Whole(answer) => answer,
-            Opened::Stream(head) => Ok(Reply { head, body: ReplyBody::Stream(Box::pin(Chunks { call, taken: 0 })) }),
+            Opened::Stream(head) => Ok(Reply::new(head, ReplyBody::Stream(Box::pin(Chunks { call, taken: 0 })))),
         }
     }
 

@@ -187,5 +187,5 @@ impl Slot {
 
 /// A reply as a result frame carries it; `None` for the end of a stream.
 pub(super) fn reply(head: Option<Box<ResponseHead>>, payload: Option<Payload>) -> Option<Reply> {
-    payload.map(|payload| Reply { head, body: ReplyBody::Full(payload) })
+    payload.map(|payload| Reply::new(head, ReplyBody::Full(payload)))
 }

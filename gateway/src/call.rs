@@ -11,7 +11,7 @@ use crate::{
     args,
     body::Body,
     connection::Busy,
-    headers::{Hints, TRACEPARENT, Wanted},
+    headers::{Hints, IDEMPOTENCY_REPLAYED, TRACEPARENT, Wanted},
     refusal::Refusal,
     rejection::Rejection,
     request::Head,
@@ -168,10 +168,14 @@ impl<I: Invoke> Exchange<'_, I> {
                 }
             }
         };
-        match reply.head {
-            Some(head) => respond::from_function(response, &head, &self.head.method),
-            None => Ok(response),
+        let mut response = match reply.head {
+            Some(head) => respond::from_function(response, &head, &self.head.method)?,
+            None => response,
+        };
+        if reply.is_replayed {
+            response.headers.push((IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true")));
         }
+        Ok(response)
     }
 }
 

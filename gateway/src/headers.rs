@@ -4,6 +4,7 @@ use http::{HeaderName, HeaderValue};
 use crate::request::Head;
 
 pub(crate) const X_INVOCATION_ID: HeaderName = HeaderName::from_static("x-invocation-id");
+pub(crate) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The request headers that decide about a request, found in one pass.

@@ -59,14 +59,17 @@ async fn run<I: Invoke>(thread: &Thread<I>, hints: &Hints<'_>, body: &Bytes) -> 
         Ok(Members::Batch(members)) => members,
         Ok(Members::Single(member)) => {
             let id = InvocationId::random();
-            let mut response = whole(member_answer(thread, hints, body, member, id).await);
+            let key = hints.idempotency_key.clone();
+            let mut response = whole(member_answer(thread, hints, key, body, member, id).await);
             response.invocation = Some(id);
             return response;
         }
         Err(fault) => return whole(Some(result::fault(None, &fault))),
     };
-    let calls = members.into_iter().map(|member| {
-        let call = member_answer(thread, hints, body, member, InvocationId::random());
+    let calls = members.into_iter().enumerate().map(|(place, member)| {
+        // Each is a call of its own. No header value has a line break in it.
+        let key = hints.idempotency_key.as_deref().map(|key| format!("{key}\n{place}").into());
+        let call = member_answer(thread, hints, key, body, member, InvocationId::random());
         Box::pin(call) as Pin<Box<dyn Future<Output = Option<Vec<u8>>> + '_>>
     });
     let answers: Vec<_> = join(calls.collect()).await.into_iter().flatten().collect();
@@ -87,6 +90,7 @@ fn whole(json: Option<Vec<u8>>) -> Response {
 async fn member_answer<I: Invoke>(
     thread: &Thread<I>,
     hints: &Hints<'_>,
+    idempotency_key: Option<Box<str>>,
     body: &Bytes,
     member: &RawValue,
     id: InvocationId,
@@ -95,7 +99,7 @@ async fn member_answer<I: Invoke>(
         Ok(call) => call,
         Err((id, fault)) => return Some(result::fault(id, &fault)),
     };
-    let outcome = execute(thread, hints, body, &call, id).await;
+    let outcome = execute(thread, hints, idempotency_key, body, &call, id).await;
     let answer_to = call.id?;
     Some(match outcome {
         Ok(json) => result::value(answer_to, &json),
@@ -106,6 +110,7 @@ async fn member_answer<I: Invoke>(
 async fn execute<I: Invoke>(
     thread: &Thread<I>,
     hints: &Hints<'_>,
+    idempotency_key: Option<Box<str>>,
     body: &Bytes,
     call: &Call<'_>,
     id: InvocationId,
@@ -131,7 +136,7 @@ async fn execute<I: Invoke>(
             request: None,
             hops: 0,
             traceparent: hints.traceparent.clone(),
-            idempotency_key: hints.idempotency_key.clone(),
+            idempotency_key,
         };
         result::collect(thread.invoker.call(invocation).await?, &function).await
     };

@@ -19,6 +19,7 @@ mod environment;
 mod error;
 mod event;
 mod hosting;
+mod idempotency;
 mod logs;
 mod mesh;
 mod node;

@@ -19,7 +19,7 @@ use fnmesh_runtime::{
 };
 use tokio::{
     sync::Notify,
-    task::{JoinSet, LocalSet},
+    task::{self, JoinSet, LocalSet},
     time,
 };
 
@@ -31,6 +31,7 @@ use crate::{
     error::StartError,
     event::{Event, Observer},
     hosting::Hosting,
+    idempotency::{Idempotent, Store},
     mesh, port,
     shutdown::{Phase, Signals, Switch},
     watch::Watcher,
@@ -146,7 +147,10 @@ async fn control(
         Some(wanted) => Some(mesh::start(wanted, &runtime, config.gateway.threads.get(), &observer).await?),
         None => None,
     };
-    let server = listen(&config, &runtime, mesh.as_ref())?;
+    let kept = data.clone();
+    // Reading what is stored takes a second at most, in which signals are taken but not acted on.
+    let answers = task::spawn_blocking(move || Store::open(kept.as_deref())).await.map_err(io::Error::other)?;
+    let server = listen(&config, &runtime, mesh.as_ref(), answers)?;
     let address = server.address();
     listening(address);
     let apps = found.iter().map(|app| app.name.clone()).collect();
@@ -188,16 +192,22 @@ fn check_sandbox(levels: &Levels) -> Result<(), StartError> {
     Ok(())
 }
 
-fn listen(config: &Config, runtime: &Runtime, mesh: Option<&mesh::Part>) -> Result<Server, StartError> {
+fn listen(
+    config: &Config,
+    runtime: &Runtime,
+    mesh: Option<&mesh::Part>,
+    answers: Arc<Store>,
+) -> Result<Server, StartError> {
     let mesh = mesh.map(|mesh| mesh.handle().clone());
     let admin = Arc::new(Admin::new(config.gateway.threads.get(), runtime.levels(), mesh.clone()));
     let local = runtime.clone();
     let address = config.gateway.address;
-    Server::start(config.gateway.clone(), admin, move |thread| Dispatch::new(local.attach(thread), mesh.clone()))
-        .map_err(|source| {
-            let holder = (source.kind() == io::ErrorKind::AddrInUse).then(|| port::holder(address.port())).flatten();
-            StartError::Bind { address, source, holder }
-        })
+    let invoker =
+        move |thread| Idempotent::new(Dispatch::new(local.attach(thread), mesh.clone()), Arc::clone(&answers));
+    Server::start(config.gateway.clone(), admin, invoker).map_err(|source| {
+        let holder = (source.kind() == io::ErrorKind::AddrInUse).then(|| port::holder(address.port())).flatten();
+        StartError::Bind { address, source, holder }
+    })
 }
 
 /// Starts the task of each app; they end with the returned set.

@@ -28,6 +28,7 @@ fn shop() -> Apps {
              def count(n: int):\n    for i in range(n): yield i\n\
              def size(data: bytes) -> int: return len(data)\n\
              def big(n: int) -> str: return 'x' * n\n\
+             def stamp() -> int: return time.time_ns()\n\
              def wait(seconds: float) -> str:\n    time.sleep(seconds)\n    return 'waited'\n",
         ),
         ("shop/fnmesh.toml", MANIFEST),
@@ -94,6 +95,26 @@ fn large_bodies_and_answers_cross_the_mesh() {
     let headers = "Content-Type: application/octet-stream\r\n";
     let answer = request(url, "POST /shop/size", headers, &text, PATIENCE).unwrap();
     assert!(answer.ends_with("\r\n\r\n2000000"), "{}", &answer[..200.min(answer.len())]);
+}
+
+#[test]
+fn entry_node_keeps_the_answers_of_a_peer() {
+    let apps = shop();
+    let mut cluster = Cluster::new(&[apps.path("shop")]);
+    let entry = cluster.join(&[]);
+    cluster.wait_for_routes(entry, "shop", 1);
+    let stamp = |node: usize| {
+        let headers = "Idempotency-Key: one\r\nContent-Type: application/json\r\n";
+        let answer = request(&cluster.nodes[node].url, "POST /shop/stamp", headers, "[]", PATIENCE).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_lowercase().contains("idempotency-replayed: true"), body.parse::<u64>().unwrap())
+    };
+    let (is_replayed, first) = stamp(entry);
+    assert!(!is_replayed);
+    assert_eq!(stamp(entry), (true, first));
+    // The peer that ran it has stored nothing: a call that is sent there is another one.
+    let (is_replayed, own) = stamp(0);
+    assert!(!is_replayed && own != first, "{own}");
 }
 
 #[test]

@@ -22,13 +22,20 @@ pub(crate) struct Bounds {
     pub(super) bytes: u64,
 }
 
+/// How many old answers go at once: all of a day would hold up the thread whose call finds them.
+const OLD_AT_ONCE: usize = 100;
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Bounds {
-    /// Of a node that keeps them on disk. What must be known of each answer takes up to 230 bytes of memory.
+    /// Of a node that keeps them on disk. What must be known of each answer takes up to 180 bytes of memory.
     pub(super) const DISK: Self = Self { age: DAY, answers: 500_000, bytes: 1024 * 1024 * 1024 };
     /// Of a node that keeps them in memory.
     pub(super) const MEMORY: Self = Self { age: DAY, answers: 100_000, bytes: 64 * 1024 * 1024 };
+
+    fn is_old(&self, stored_ms: u64, now_ms: u64) -> bool {
+        u128::from(now_ms.saturating_sub(stored_ms)) >= self.age.as_millis()
+    }
 }
 
 /// How the first call with a key has ended, for those that wait for it.
@@ -73,7 +80,7 @@ struct Entry {
 #[derive(Debug)]
 enum State {
     Running { run: u64, ended: watch::Receiver<Option<Ended>> },
-    Stored { row: i64, answer: Option<Arc<Answer>> },
+    Stored { row: i64, stored_ms: u64, answer: Option<Arc<Answer>> },
 }
 
 /// An answer in the order of their ages.
@@ -105,12 +112,16 @@ impl Index {
     /// What is known of a call; if nothing, it counts as running until `ended` says how it ended.
     pub(super) fn begin(&mut self, id: Identity, ended: &watch::Sender<Option<Ended>>, now_ms: u64) -> Found {
         self.make_room(0, 0, now_ms);
-        if let Some(entry) = self.entries.get(&id.call) {
+        let known = self.entries.get(&id.call).filter(|entry| match entry.state {
+            State::Running { .. } => true,
+            State::Stored { stored_ms, .. } => !self.bounds.is_old(stored_ms, now_ms),
+        });
+        if let Some(entry) = known {
             return match &entry.state {
                 _ if entry.arguments != id.arguments => Found::OtherArguments,
                 State::Running { ended, .. } => Found::Running(ended.clone()),
                 State::Stored { answer: Some(answer), .. } => Found::Stored(Place::Memory(Arc::clone(answer))),
-                State::Stored { row, answer: None } => Found::Stored(Place::Row(*row)),
+                State::Stored { row, answer: None, .. } => Found::Stored(Place::Row(*row)),
             };
         }
         self.runs += 1;
@@ -135,15 +146,16 @@ impl Index {
         }
     }
 
-    /// Lets go of answers that are too old, and of the oldest until there is room for this many more.
+    /// Lets go of some answers that are too old, and of the oldest until there is room for this many more.
     pub(super) fn make_room(&mut self, answers: usize, bytes: u64, now_ms: u64) {
-        let age_ms = u64::try_from(self.bounds.age.as_millis()).unwrap_or(u64::MAX);
+        let mut let_go = 0;
         while let Some(oldest) = self.order.front() {
-            let is_old = now_ms.saturating_sub(oldest.stored_ms) >= age_ms;
+            let is_old = let_go < OLD_AT_ONCE && self.bounds.is_old(oldest.stored_ms, now_ms);
             let is_full = self.order.len() + answers > self.bounds.answers || self.bytes + bytes > self.bounds.bytes;
             if !(is_old || is_full) {
                 break;
             }
+            let_go += 1;
             self.bytes -= oldest.bytes;
             let (call, gone) = (oldest.call, oldest.row);
             self.order.pop_front();
@@ -181,7 +193,8 @@ impl Index {
         {
             return;
         }
-        self.entries.insert(id.call, Entry { arguments: id.arguments, state: State::Stored { row, answer } });
+        self.entries
+            .insert(id.call, Entry { arguments: id.arguments, state: State::Stored { row, stored_ms, answer } });
     }
 
     /// How many answers there are.
@@ -288,6 +301,22 @@ mod tests {
         it.answer(3, 30, 0);
         assert_eq!([1, 2, 3].map(|call| it.is_stored(call, 0)), [false, true, true]);
         assert_eq!(it.index.bytes, 50);
+    }
+
+    #[test]
+    fn many_old_answers_go_by_and_by_and_are_found_by_nobody() {
+        let bounds = Bounds { answers: 1_000, bytes: 1_000, ..BOUNDS };
+        let mut it = Fixture { index: Index::new(bounds), ended: watch::Sender::new(None) };
+        for call in 0..250 {
+            it.answer(call, 1, 0);
+        }
+        assert!(!it.is_stored(249, 100));
+        assert_eq!(it.index.first_row(), 1 + OLD_AT_ONCE as i64);
+        // The answer of today is not that of yesterday, which is still in line.
+        it.answer(249, 1, 100);
+        it.index.make_room(0, 0, 100);
+        assert!(it.is_stored(249, 199));
+        assert_eq!((it.index.order.len(), it.index.answers(), it.index.bytes), (1, 1, 1));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -68,7 +68,8 @@ impl Disk {
         }
         let (commands, received) = mpsc::channel();
         let waiting_bytes = Arc::default();
-        let writer = Writer { table, index, waiting_bytes: Arc::clone(&waiting_bytes), is_broken: false };
+        let waiting = Arc::clone(&waiting_bytes);
+        let writer = Writer { table, data: data.to_owned(), index, waiting_bytes: waiting, is_broken: false };
         thread::Builder::new().name("fnmesh-answers".to_owned()).spawn(move || writer.run(&received))?;
         Ok(Self { commands, waiting_bytes, has_overflowed: AtomicBool::new(false) })
     }
@@ -100,6 +101,7 @@ impl Disk {
 
 struct Writer {
     table: Table,
+    data: PathBuf,
     index: Arc<Mutex<Index>>,
     waiting_bytes: Arc<AtomicUsize>,
     /// Whether the last answers could not be stored.
@@ -175,6 +177,8 @@ impl Writer {
                         "answers of calls with an Idempotency-Key cannot be stored; such calls may run again until they can"
                     );
                 }
+                // It says itself what it did, and whether that helped shows in the next write.
+                let _ = self.table.mend(&self.data, &error);
             }
         }
     }
@@ -206,7 +210,7 @@ mod tests {
     fn writer(data: &Path) -> Writer {
         let index = Arc::new(Mutex::new(Index::new(Bounds::DISK)));
         let (table, _) = Table::open(data).unwrap();
-        Writer { table, index, waiting_bytes: Arc::default(), is_broken: false }
+        Writer { table, data: data.to_owned(), index, waiting_bytes: Arc::default(), is_broken: false }
     }
 
     #[test]
@@ -238,6 +242,25 @@ mod tests {
         let (two, mut told) = record(&writer.index, 2, &large, 0);
         writer.write(vec![two], 0);
         assert!(told.try_recv().is_ok() && !writer.is_broken);
+    }
+
+    #[test]
+    fn file_that_breaks_is_replaced() {
+        let data = tempfile::tempdir().unwrap();
+        let mut writer = writer(data.path());
+        let (one, mut first) = record(&writer.index, 1, "1", 0);
+        writer.write(vec![one], 0);
+        writer.table.tear();
+        let ((two, mut second), (three, mut third)) =
+            (record(&writer.index, 2, "2", 0), record(&writer.index, 3, "3", 0));
+        writer.write(vec![two], 0);
+        writer.write(vec![three], 0);
+        assert_eq!([&mut first, &mut second, &mut third].map(|told| told.try_recv().is_ok()), [true, false, true]);
+        let Found::Stored(Place::Row(row)) = begin(&writer.index, 1, 0) else { panic!("not known") };
+        assert_eq!(writer.read(row), None);
+        drop(writer);
+        let (_, rows) = Table::open(data.path()).unwrap();
+        assert_eq!(rows.iter().map(|it| it.id).collect::<Vec<_>>(), [id(3)]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Answers on disk: one table of a SQLite file, written to its end and emptied from its beginning.
+//! Answers on disk: two tables of a SQLite file, written to their ends and emptied from their beginnings.
 
 use std::{
     fs::{self, OpenOptions},
@@ -13,17 +13,21 @@ use super::answer::{Answer, Digest, Identity};
 /// The version of the format is in the name: another version has another file.
 const FILE: &str = "idempotency-1.db";
 
-/// FULL: a commit is on the disk, not only on its way there, when it returns.
+/// FULL: a commit is on the disk, not only on its way there, when it returns. Two tables: a node that starts reads all
+/// of the small one and nothing of the large one.
 const OPEN: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA journal_size_limit = 16777216;
-    CREATE TABLE IF NOT EXISTS answers (
+    CREATE TABLE IF NOT EXISTS calls (
         row INTEGER PRIMARY KEY,
         call BLOB NOT NULL,
         arguments BLOB NOT NULL,
         bytes INTEGER NOT NULL,
-        stored_ms INTEGER NOT NULL,
+        stored_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE IF NOT EXISTS answers (
+        row INTEGER PRIMARY KEY,
         kind TEXT NOT NULL,
         head TEXT,
         body BLOB NOT NULL
@@ -52,15 +56,27 @@ impl Table {
         let path = data.join(FILE);
         match Self::read_or_make(&path) {
             Err(error) if is_broken(&error) => {
-                let aside = set_aside(&path);
-                tracing::warn!(
-                    target: "fnmesh::node", %error, file = %path.display(), kept_as = %aside.display(),
-                    "the stored answers of calls with an Idempotency-Key cannot be read; beginning with none"
-                );
+                set_aside(&path, &error);
                 Self::read_or_make(&path)
             }
             opened => opened,
         }
+    }
+
+    /// Begins anew, if it is the file that made a write fail.
+    ///
+    /// # Errors
+    /// As [`Table::open`]; further writes fail, too, and it can be tried again.
+    pub(super) fn mend(&mut self, data: &Path, error: &Error) -> Result<()> {
+        if !is_broken(error) {
+            return Ok(());
+        }
+        let path = data.join(FILE);
+        // Closed first: that removes files by their names.
+        drop(std::mem::replace(&mut self.0, Connection::open_in_memory()?));
+        set_aside(&path, error);
+        *self = Self::read_or_make(&path)?.0;
+        Ok(())
     }
 
     fn read_or_make(path: &Path) -> Result<(Self, Vec<Row>)> {
@@ -74,8 +90,7 @@ impl Table {
     }
 
     fn rows(&self) -> Result<Vec<Row>> {
-        let mut statement =
-            self.0.prepare("SELECT row, call, arguments, bytes, stored_ms FROM answers ORDER BY row")?;
+        let mut statement = self.0.prepare("SELECT row, call, arguments, bytes, stored_ms FROM calls ORDER BY row")?;
         let rows = statement.query_map([], |it| {
             let id = Identity { call: it.get::<_, Digest>(1)?, arguments: it.get::<_, Digest>(2)? };
             Ok(Row { row: it.get(0)?, id, bytes: it.get(3)?, stored_ms: it.get(4)? })
@@ -89,12 +104,15 @@ impl Table {
     /// When the disk is full or fails.
     pub(super) fn write<'a>(&mut self, first: i64, answers: impl IntoIterator<Item = (Row, &'a Answer)>) -> Result<()> {
         let transaction = self.0.transaction()?;
+        transaction.execute("DELETE FROM calls WHERE row < ?", [first])?;
         transaction.execute("DELETE FROM answers WHERE row < ?", [first])?;
         {
-            let mut insert = transaction.prepare("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?;
-            for (Row { row, id, bytes, stored_ms }, answer) in answers {
-                let (kind, head, body) = answer.columns();
-                insert.execute(params![row, id.call, id.arguments, bytes, stored_ms, kind, head, &body[..]])?;
+            let mut call = transaction.prepare("INSERT INTO calls VALUES (?, ?, ?, ?, ?)")?;
+            let mut answer = transaction.prepare("INSERT INTO answers VALUES (?, ?, ?, ?)")?;
+            for (Row { row, id, bytes, stored_ms }, said) in answers {
+                let (kind, head, body) = said.columns();
+                call.execute(params![row, id.call, id.arguments, bytes, stored_ms])?;
+                answer.execute(params![row, kind, head, &body[..]])?;
             }
         }
         transaction.commit()
@@ -118,6 +136,12 @@ impl Table {
         self.0.execute_batch("PRAGMA max_page_count = 1").unwrap();
     }
 
+    /// As by a page that is torn.
+    #[cfg(test)]
+    pub(super) fn tear(&self) {
+        self.0.execute_batch("DROP TABLE answers").unwrap();
+    }
+
     /// As on a disk that has room again.
     #[cfg(test)]
     pub(super) fn unfill(&self) {
@@ -136,7 +160,7 @@ fn is_broken(error: &Error) -> bool {
 }
 
 /// Renames the file, for whoever wants to look into it.
-fn set_aside(path: &Path) -> PathBuf {
+fn set_aside(path: &Path, error: &Error) {
     let with = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
@@ -148,7 +172,10 @@ fn set_aside(path: &Path) -> PathBuf {
     for part in ["-wal", "-shm"] {
         let _ = fs::remove_file(with(part));
     }
-    aside
+    tracing::warn!(
+        target: "fnmesh::node", %error, file = %path.display(), kept_as = %aside.display(),
+        "the stored answers of calls with an Idempotency-Key cannot be read; beginning with none"
+    );
 }
 
 #[cfg(test)]

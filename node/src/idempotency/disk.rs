@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::{
     answer::{Answer, Identity},
     index::Index,
-    store::{cost, lock},
+    store::{cost, lock, warn_of_early},
     table::{Row, Table},
 };
 
@@ -144,7 +144,9 @@ impl Writer {
         let (first, next) = {
             let mut index = lock(&self.index);
             let bytes = records.iter().map(|record| cost(&record.answer) as u64).sum();
-            index.make_room(records.len(), bytes, now_ms);
+            if index.make_room(records.len(), bytes, now_ms) {
+                warn_of_early();
+            }
             (index.first_row(), index.next_row())
         };
         let rows: Vec<_> = (next..)

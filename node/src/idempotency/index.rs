@@ -147,8 +147,9 @@ impl Index {
     }
 
     /// Lets go of some answers that are too old, and of the oldest until there is room for this many more.
-    pub(super) fn make_room(&mut self, answers: usize, bytes: u64, now_ms: u64) {
-        let mut let_go = 0;
+    /// Whether any went before their time.
+    pub(super) fn make_room(&mut self, answers: usize, bytes: u64, now_ms: u64) -> bool {
+        let (mut let_go, mut is_early) = (0, false);
         while let Some(oldest) = self.order.front() {
             let is_old = let_go < OLD_AT_ONCE && self.bounds.is_old(oldest.stored_ms, now_ms);
             let is_full = self.order.len() + answers > self.bounds.answers || self.bytes + bytes > self.bounds.bytes;
@@ -156,6 +157,7 @@ impl Index {
                 break;
             }
             let_go += 1;
+            is_early |= !self.bounds.is_old(oldest.stored_ms, now_ms);
             self.bytes -= oldest.bytes;
             let (call, gone) = (oldest.call, oldest.row);
             self.order.pop_front();
@@ -164,6 +166,7 @@ impl Index {
                 self.entries.remove(&call);
             }
         }
+        is_early
     }
 
     /// Where the answers begin that are still wanted: all rows before it can go.
@@ -298,6 +301,7 @@ mod tests {
         let mut it = Fixture::new();
         it.answer(1, 20, 0);
         it.answer(2, 20, 0);
+        assert!(it.index.make_room(1, 30, 0) && !it.index.make_room(1, 30, 0));
         it.answer(3, 30, 0);
         assert_eq!([1, 2, 3].map(|call| it.is_stored(call, 0)), [false, true, true]);
         assert_eq!(it.index.bytes, 50);
@@ -310,8 +314,9 @@ mod tests {
         for call in 0..250 {
             it.answer(call, 1, 0);
         }
+        assert!(!it.index.make_room(0, 0, 100));
         assert!(!it.is_stored(249, 100));
-        assert_eq!(it.index.first_row(), 1 + OLD_AT_ONCE as i64);
+        assert_eq!(it.index.first_row(), 1 + 2 * OLD_AT_ONCE as i64);
         // The answer of today is not that of yesterday, which is still in line.
         it.answer(249, 1, 100);
         it.index.make_room(0, 0, 100);

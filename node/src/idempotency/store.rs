@@ -1,6 +1,6 @@
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
 };
 
 use fnmesh_invoke::Deadline;
@@ -113,7 +113,9 @@ impl Run {
             None => {
                 let mut index = lock(&self.store.index);
                 let bytes = cost(answer) as u64;
-                index.make_room(1, bytes, now_ms);
+                if index.make_room(1, bytes, now_ms) {
+                    warn_of_early();
+                }
                 let row = index.next_row();
                 index.keep(self.id, Some(self.run), (row, bytes, now_ms), Some(Arc::new(answer.compact())));
             }
@@ -132,6 +134,17 @@ impl Drop for Run {
     fn drop(&mut self) {
         lock(&self.store.index).end(self.id, self.run);
     }
+}
+
+/// Says once that there are more answers than the bounds allow.
+pub(super) fn warn_of_early() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        tracing::warn!(
+            target: "fnmesh::node",
+            "so many calls have an Idempotency-Key that their oldest answers go before 24 hours are over"
+        );
+    });
 }
 
 /// Bytes that an answer takes in the store.

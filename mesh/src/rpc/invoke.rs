@@ -85,17 +85,11 @@ pub(crate) async fn invoke(caller: &Caller, invocation: &Invocation) -> Result<A
     match caller.call(INVOKE, &params, invocation.payload.body.clone()).await? {
         Response::Value { result, body } => {
             let Described { format, head, load } = described(&result)?;
-            Ok(Answered { reply: Reply { head, body: ReplyBody::Full(Payload { format, body }) }, load })
+            Ok(Answered { reply: Reply::new(head, ReplyBody::Full(Payload { format, body })), load })
         }
         Response::Stream(items) => {
             let Described { head, load, .. } = described(items.opening())?;
-            Ok(Answered { reply: Reply { head, body: ReplyBody::Stream(Box::pin(Chunks(items))) }, load })
-            let Described { format, head } = described(&result)?;
-            Ok(Reply::new(head, ReplyBody::Full(Payload { format, body })))
-        }
-        Response::Stream(items) => {
-            let Described { head, .. } = described(items.opening())?;
-            Ok(Reply::new(head, ReplyBody::Stream(Box::pin(Chunks(items)))))
+            Ok(Answered { reply: Reply::new(head, ReplyBody::Stream(Box::pin(Chunks(items)))), load })
         }
     }
 }
@@ -133,16 +127,11 @@ pub(super) fn answer<L: Invoke + Clone>(local: &L, request: &Request<'_>) -> Loc
     let local = local.clone();
     Box::pin(async move {
         match call.run(&local).await {
-            Ok(Answered { reply: Reply { head, body: ReplyBody::Full(Payload { format, body }) }, load }) => {
+            Ok(Answered { reply: Reply { head, body: ReplyBody::Full(Payload { format, body }), .. }, load }) => {
                 Answer::Value { result: json(&Described { format, head, load }), body }
             }
-            Ok(Answered { reply: Reply { head, body: ReplyBody::Stream(chunks) }, load }) => Answer::Stream {
+            Ok(Answered { reply: Reply { head, body: ReplyBody::Stream(chunks), .. }, load }) => Answer::Stream {
                 opening: json(&Described { format: Format::default(), head, load }),
-            Ok(Reply { head, body: ReplyBody::Full(Payload { format, body }), .. }) => {
-                Answer::Value { result: json(&Described { format, head }), body }
-            }
-            Ok(Reply { head, body: ReplyBody::Stream(chunks), .. }) => Answer::Stream {
-                opening: json(&Described { format: Format::default(), head }),
                 items: Box::pin(Outgoing(chunks)),
             },
             Err(error) => Answer::Failed(fault::failure(&error)),

@@ -79,8 +79,8 @@ impl Lent {
     /// Lends it until all of `reply` is read.
     pub(super) fn until_read(self, reply: Reply) -> Reply {
         match (reply, self.using) {
-            (Reply { head, body: ReplyBody::Stream(chunks) }, Some(using)) => {
-                Reply { head, body: ReplyBody::Stream(Box::pin(Held { chunks, _using: using })) }
+            (Reply { head, body: ReplyBody::Stream(chunks), .. }, Some(using)) => {
+                Reply::new(head, ReplyBody::Stream(Box::pin(Held { chunks, _using: using })))
             }
             (reply, _) => reply,
         }

@@ -290,7 +290,7 @@ fn idle_own_link_is_closed() {
         let own = pair.own().await;
         let connection = own.caller().connection().clone();
         let chunks = Box::pin(Endless);
-        let reply = own.until_read(Reply { head: None, body: ReplyBody::Stream(chunks) });
+        let reply = own.until_read(Reply::new(None, ReplyBody::Stream(chunks)));
         sleep(Duration::from_millis(200)).await;
         assert!(connection.close_reason().is_none(), "an answer is still read");
         drop(reply);

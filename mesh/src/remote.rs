@@ -7,20 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fnmesh_invoke::{Error, Function, FunctionId, Invocation, Invoke, Reply, Retry};
+use fnmesh_invoke::{Error, Function, FunctionId, Invocation, Invoke, Reply};
 use tokio::time::{timeout, timeout_at};
 
 use crate::{
     Handle, NodeId,
-    balance::{self, Balancer, Choice, Local, Outcome, RetryBudget},
+    balance::{self, Attempts, Balancer, Choice, Local, Outcome, RetryBudget, may_retry},
     links::OwnLinks,
     membership::Load,
     rpc::{self, Answered, PeerError},
     table::FunctionKey,
 };
 
-/// To how many peers one call is sent at most.
-const ATTEMPTS: usize = 3;
 /// How long a call waits for a node to serve an app that is deployed.
 const ROUTE_PATIENCE: Duration = Duration::from_secs(10);
 /// Functions of peers that a thread remembers; with more it forgets them all and asks again.
@@ -84,7 +82,7 @@ impl Remote {
                 Choice::Here => return local.call(invocation).await,
             };
             match self.forward(peer, &invocation).await {
-                Err(error) if may_retry(&error, &invocation) => attempts.failed(peer, error),
+                Err(error) if may_retry(&error, invocation.idempotency_key.is_some()) => attempts.failed(peer, error),
                 ended => return ended,
             }
         }
@@ -92,17 +90,9 @@ impl Remote {
 
     /// What to try next, or why there is nothing left.
     fn choose(&self, id: &FunctionId, room: Local, attempts: &mut Attempts) -> Result<Choice, Error> {
-        let now = Instant::now();
-        let is_over =
-            attempts.tried.len() >= ATTEMPTS || (attempts.last.is_some() && !self.budget.borrow_mut().retry(now));
-        let choice = if is_over { None } else { self.cheapest(id, room, &attempts.tried, now) };
-        let choice = choice.or_else(|| matches!(room, Local::Saturated(_)).then_some(Choice::Here));
-        choice.ok_or_else(|| {
-            attempts.last.take().unwrap_or_else(|| Error::PeerUnreachable {
-                peer: "any".to_owned(),
-                reason: format!("no node in reach serves {id} any more"),
-            })
-        })
+        let (now, mut budget) = (Instant::now(), self.budget.borrow_mut());
+        let choice = attempts.next(&mut budget, room, now, |tried| self.cheapest(id, room, tried, now));
+        choice.ok_or_else(|| std::mem::take(attempts).end(id))
     }
 
     fn cheapest(&self, id: &FunctionId, room: Local, tried: &[NodeId], now: Instant) -> Option<Choice> {
@@ -197,20 +187,6 @@ impl Remote {
     }
 }
 
-/// What became of a call so far.
-#[derive(Default)]
-struct Attempts {
-    tried: Vec<NodeId>,
-    last: Option<Error>,
-}
-
-impl Attempts {
-    fn failed(&mut self, peer: NodeId, error: Error) {
-        self.tried.push(peer);
-        self.last = Some(error);
-    }
-}
-
 /// Tells the balancer of a call and of its end, however it ends.
 struct Watch<'a> {
     balancer: &'a RefCell<Balancer>,
@@ -232,20 +208,6 @@ impl Drop for Watch<'_> {
     fn drop(&mut self) {
         let now = Instant::now();
         self.balancer.borrow_mut().done(self.key, self.peer, self.outcome, now - self.started, now);
-    }
-}
-
-/// Whether the same call may be sent to another peer: the function did not run, or the caller said that running it
-/// twice is running it once.
-fn may_retry(error: &Error, invocation: &Invocation) -> bool {
-    match error.retry() {
-        Retry::Safe => true,
-        // What the function itself raised is an answer, and a deadline is over for every peer.
-        Retry::IfIdempotent => {
-            let is_lost = matches!(error, Error::OutcomeUnknown { .. } | Error::InstanceLost { .. });
-            is_lost && invocation.idempotency_key.is_some()
-        }
-        Retry::Never => false,
     }
 }
 

@@ -19,7 +19,7 @@ fn pair() -> (tempfile::TempDir, [Mesh; 2], Content, Vec<u8>) {
     let first = start(directory.path(), "first", None);
     let second = joined(directory.path(), "second", &first, false);
     wait_until(|| sees(&first, 2) && sees(&second, 2), "two nodes");
-    let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| (number * 7 >> 5) as u8).collect();
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| ((number * 7) >> 5) as u8).collect();
     let (bundle, bundle_bytes) =
         first.handle().bundles().add(|out| io::copy(&mut &bytes[..], out).map(|_| ())).unwrap();
     let content = Content { hash: [1; 32], bundle, bundle_bytes };

@@ -1,6 +1,6 @@
 //! Where a call runs. Pure: the clock is passed in, and each thread owns its [`Balancer`], so that nothing is locked.
 //!
-//! Here, unless the pool is saturated and a peer is less busy: where all are, calls stay where they are. Else at the
+//! Here, unless the pool is saturated and a peer is clearly less busy: where all are, calls stay. Else at the
 //! cheaper of two peers of the own zone drawn at random ([power of two choices][p2c]), or at one from elsewhere if that
 //! is less than half as costly. A peer's cost is its peak EWMA of latency times the calls it has to do first: those this
 //! thread has in flight there, those the peer reported, and the new one. Peak EWMA is [Finagle's][finagle]; the update
@@ -12,6 +12,7 @@
 //! [tower]: https://docs.rs/tower/latest/src/tower/load/peak_ewma.rs.html
 
 mod budget;
+mod retry;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use std::{
 };
 
 pub use budget::RetryBudget;
+pub use retry::{Attempts, may_retry};
 use rustc_hash::FxBuildHasher;
 pub use stats::Outcome;
 use stats::{FunctionStats, PeerStats};
@@ -179,7 +181,7 @@ impl Balancer {
         let may = |index: &usize| {
             let peer = &draw.peers[*index];
             let is_new = Some(*index) != besides && peer.node != self.node && !draw.tried.contains(&peer.node);
-            let may_ever = is_new && draw.below.is_none_or(|below| peer.load() < below);
+            let may_ever = is_new && draw.below.is_none_or(|own| is_worth_it(own, peer.load()));
             may_ever && (which == Peers::Any || !self.is_out(draw, *index))
         };
         let mut rng = self.rng.clone();
@@ -242,12 +244,19 @@ impl Balancer {
     }
 }
 
+/// Whether a call that would wait at a node so busy had better go to a peer so busy: it could begin there, or would wait
+/// for clearly less. Figures of peers are a moment old, so that nodes which are alike would send each other half of
+/// their calls for nothing.
+fn is_worth_it(own: Load, peer: Load) -> bool {
+    peer < own && peer < Load::FULL.max(Load(own.0 - own.0 / 8))
+}
+
 /// What is drawn from.
 struct Draw<'a> {
     function: FunctionKey,
     peers: &'a [Peer],
     tried: &'a [NodeId],
-    /// Only peers that are less busy.
+    /// Only peers that are less busy than this.
     below: Option<Load>,
     now: Instant,
 }

@@ -95,12 +95,30 @@ fn a_saturated_node_spills_only_to_who_is_less_busy() {
         all[1].report(Load(own.0 + 1));
         assert_eq!(choose(&all, &[]), Some(Choice::Here));
         for less_busy in [3, 0] {
-            all[less_busy].report(Load(own.0 - 1));
+            all[less_busy].report(Load::BUSY);
             assert_eq!(choose(&all, &[]), Some(Choice::Peer(all[less_busy].node)), "the own zone first");
         }
         assert_eq!(choose(&all, &[all[0].node, all[3].node]), Some(Choice::Here));
         all.iter().for_each(|peer| peer.report(Load(own.0 + 1)));
         assert!(matches!(choose(&all, &[ME]), Some(Choice::Peer(_))), "this node has refused it");
+    }
+}
+
+#[test]
+fn a_call_is_spilled_to_begin_at_once_or_to_wait_for_clearly_less() {
+    for (own, peer, expected) in [
+        (17, 15, true),
+        (17, 16, false),
+        (16, 16, false),
+        (15, 15, false),
+        (40, 36, false),
+        (40, 34, true),
+        (400, 360, false),
+        (400, 340, true),
+        (400, 0, true),
+        (u16::MAX, u16::MAX, false),
+    ] {
+        assert_eq!(is_worth_it(Load(own), Load(peer)), expected, "{own} {peer}");
     }
 }
 
@@ -287,7 +305,7 @@ proptest! {
             Local::Saturated(own) if !tried.contains(&ME) => Some(own),
             _ => None,
         };
-        let may = |peer: &&Peer| !tried.contains(&peer.node) && below.is_none_or(|below| peer.load() < below);
+        let may = |peer: &&Peer| !tried.contains(&peer.node) && below.is_none_or(|own| is_worth_it(own, peer.load()));
         let allowed: Vec<_> = calls.peers.iter().filter(may).collect();
         let counts = |peer: NodeId| calls.balancer.is_ejected(function(), peer, calls.now);
         let healthy_left = allowed.iter().any(|peer| !counts(peer.node));

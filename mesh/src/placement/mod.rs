@@ -12,6 +12,7 @@
 
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::{
     hash::BuildHasher,
@@ -19,6 +20,7 @@ use std::{
 };
 
 use rustc_hash::FxBuildHasher;
+pub use view::{View, has_room, load, sum};
 
 use crate::{NodeId, deployments::Replicas, membership::Load};
 
@@ -31,8 +33,11 @@ pub struct Config {
     pub outage: Duration,
     /// How long a pool must be saturated before a peer is asked to host the app too. Default 500 ms.
     pub saturation: Duration,
-    /// How long a peer that was asked may take until it serves; none other is asked meanwhile. Default 5 s.
+    /// How long a peer that was asked may take until it says that it starts the app; none other is asked meanwhile, nor
+    /// while it starts. Default 5 s.
     pub start: Duration,
+    /// How long a new host has to take its share of the calls, before it is judged whether it is enough. Default 1 s.
+    pub share: Duration,
     /// How long an app with [`Replicas::Auto`] must be without a call before a host gives it up. Default 10 min.
     pub keep_alive: Duration,
 }
@@ -44,6 +49,7 @@ impl Default for Config {
             outage: Duration::from_secs(1),
             saturation: Duration::from_millis(500),
             start: Duration::from_secs(5),
+            share: Duration::from_secs(1),
             keep_alive: Duration::from_secs(600),
         }
     }
@@ -58,6 +64,8 @@ pub struct Site {
     pub has_room: bool,
     /// It serves the app, or is about to: it was asked, or the app was just deployed there.
     pub hosts: bool,
+    /// It serves the app already.
+    pub serves: bool,
     /// How busy it is with all its apps.
     pub load: Load,
 }
@@ -90,8 +98,12 @@ pub struct Placement {
     /// Since when there has been reason to host it or to retire it.
     wanted: Option<(Decision, Instant)>,
     saturated_since: Option<Instant>,
-    /// When a peer was asked, and how many hosts there were.
-    asked: Option<(Instant, usize)>,
+    /// When a peer was asked that does not serve yet.
+    asked: Option<Instant>,
+    /// How many nodes served it the last time.
+    serving: usize,
+    /// From when on saturation counts: a new host is to take its share first.
+    judged_from: Option<Instant>,
 }
 
 impl Placement {
@@ -150,19 +162,22 @@ impl Placement {
 
     /// A saturated host asks the least loaded peer with room, one after the other.
     fn ask(&mut self, config: &Config, app: &str, sites: &[Site], demand: Demand, now: Instant) -> Decision {
+        let serving = sites.iter().filter(|site| site.serves).count();
+        let has_one_come = serving > std::mem::replace(&mut self.serving, serving);
+        if has_one_come {
+            self.asked = None;
+            self.judged_from = Some(now + config.share);
+        }
         if !demand.is_saturated {
             self.saturated_since = None;
             return Decision::Stay;
         }
-        let hosts = sites.iter().filter(|site| site.hosts).count();
-        if let Some((asked_at, hosts_then)) = self.asked {
-            let has_come = hosts > hosts_then;
-            if !has_come && now.saturating_duration_since(asked_at) < config.start {
-                return Decision::Stay;
-            }
-            // The new host is to take its share before it is judged whether it was enough.
-            self.asked = None;
-            self.saturated_since = has_come.then_some(now).or(self.saturated_since);
+        let is_one_coming = sites.iter().any(|site| site.hosts && !site.serves);
+        let is_one_asked = self.asked.is_some_and(|at| now.saturating_duration_since(at) < config.start);
+        let is_too_early = self.judged_from.is_some_and(|from| now < from);
+        if is_one_coming || is_one_asked || is_too_early {
+            self.saturated_since = None;
+            return Decision::Stay;
         }
         let since = *self.saturated_since.get_or_insert(now);
         if now.saturating_duration_since(since) < config.saturation {
@@ -171,7 +186,7 @@ impl Placement {
         let candidates = sites.iter().filter(|site| !site.hosts && site.has_room);
         // All hosts that ask at a time ask the same one.
         let Some(best) = candidates.min_by_key(|site| (site.load, rank(app, site.node))) else { return Decision::Stay };
-        self.asked = Some((now, hosts));
+        self.asked = Some(now);
         Decision::Ask(best.node)
     }
 }

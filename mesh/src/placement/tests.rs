@@ -28,6 +28,8 @@ struct Mesh {
     idle: Duration,
     now: Instant,
     moves: usize,
+    /// How long one takes to start an app.
+    start_ticks: usize,
 }
 
 impl Mesh {
@@ -44,6 +46,7 @@ impl Mesh {
             idle: Duration::ZERO,
             now: Instant::now(),
             moves: 0,
+            start_ticks: START,
         }
     }
 
@@ -53,7 +56,8 @@ impl Mesh {
 
     fn site(&self, node: usize) -> Site {
         let load = if self.hosts[node] { Load::new(self.calls, 10 * self.count().max(1)) } else { Load(0) };
-        Site { node: id(node), has_room: true, hosts: self.hosts[node], load }
+        let hosts = self.hosts[node] || self.starting[node].is_some();
+        Site { node: id(node), has_room: true, hosts, serves: self.hosts[node], load }
     }
 
     fn run(&mut self, duration: Duration) {
@@ -85,9 +89,7 @@ impl Mesh {
         let mut sites = self.views[0].clone();
         // Of itself a node knows the present.
         sites.retain(|site| site.node != id(node));
-        let mut own = self.site(node);
-        own.hosts |= self.starting[node].is_some();
-        sites.push(own);
+        sites.push(self.site(node));
         let is_saturated = self.hosts[node] && self.calls > 10 * self.count();
         let demand = Demand { is_saturated, idle: self.idle };
         let placement = &mut self.placements[node];
@@ -104,7 +106,7 @@ impl Mesh {
 
     fn start(&mut self, node: usize) {
         if !self.hosts[node] && self.starting[node].is_none() && self.alive[node] {
-            self.starting[node] = Some(START);
+            self.starting[node] = Some(self.start_ticks);
             self.moves += 1;
         }
     }
@@ -171,6 +173,36 @@ fn a_saturated_app_spreads_and_stays() {
     assert_eq!(mesh.count(), 3, "on all three within 5 s of saturation");
     mesh.run(Duration::from_secs(600));
     assert_eq!(mesh.moves, 2, "and no oscillation in 10 minutes");
+}
+
+#[test]
+fn nobody_is_asked_while_one_starts() {
+    let mut mesh = Mesh::new(20, Replicas::Auto, &[1]);
+    mesh.start_ticks = 80;
+    mesh.run(Duration::from_secs(2));
+    mesh.calls = 15;
+    mesh.run(Duration::from_secs(60));
+    assert_eq!((mesh.count(), mesh.moves), (2, 1), "it takes longer than an asked node has until it says so");
+}
+
+#[test]
+fn one_that_was_asked_and_does_not_start_is_replaced() {
+    let mut placement = Placement::default();
+    let site = |node, hosts| Site { node: id(node), has_room: true, hosts, serves: hosts, load: Load(0) };
+    let sites = [site(1, true), site(2, false), site(3, false)];
+    let (config, start) = (Config::default(), Instant::now());
+    let demand = Demand { is_saturated: true, idle: Duration::ZERO };
+    let asked: Vec<_> = (0..200)
+        .filter_map(|tick| {
+            let now = start + TICK * tick;
+            match placement.decide(&config, (id(1), APP), Replicas::Auto, &sites, demand, now) {
+                Decision::Ask(_) => Some(tick),
+                _ => None,
+            }
+        })
+        .collect();
+    // 1 s in which the only host takes its share, 0.5 s of saturation; then 5 s and 0.5 s.
+    assert_eq!(asked, [15, 70, 125, 180]);
 }
 
 #[test]

@@ -2,14 +2,18 @@
 
 use std::{collections::HashMap, rc::Rc, sync::Arc, time::Duration};
 
-use fnmesh_mesh::{NodeId, membership::Status, placement::Site};
+use fnmesh_mesh::{
+    NodeId,
+    membership::{Load, Status},
+    placement::Site,
+};
 use serde_json::{Value, json};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
-use super::{Hosting, TICK, WITHDRAWN, deploy::Progress, view};
+use super::{Hosting, TICK, WITHDRAWN, deploy::Progress};
 
 /// How long other nodes may take to start the apps that are served here alone.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(30);
@@ -127,7 +131,8 @@ impl Hosting {
     }
 
     fn others(&self, app: &str) -> Vec<Site> {
-        let own = Site { node: self.mesh.node(), has_room: false, hosts: true, load: view::sum(std::iter::empty()) };
+        let (node, load) = (self.mesh.node(), Load::default());
+        let own = Site { node, has_room: false, hosts: true, serves: true, load };
         self.view().sites(app, own).into_iter().filter(|site| site.node != own.node).collect()
     }
 

@@ -8,7 +8,6 @@ mod announce;
 mod deploy;
 mod drain;
 mod start;
-mod view;
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,7 +23,7 @@ use fnmesh_mesh::{
     Ask, Handle, Member,
     deployments::{Content, Deployment, Replicas},
     membership::{App, Load, Profile},
-    placement::{self, Decision, Placement, Site},
+    placement::{self, Decision, Placement, Site, View},
 };
 use fnmesh_runtime::Demand;
 use tokio::{
@@ -38,7 +37,6 @@ pub(crate) use deploy::{Command, Order, Reply};
 use drain::Drain;
 
 use crate::app::Host;
-use view::View;
 
 /// How often load is looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -209,7 +207,8 @@ impl Hosting {
         let demand = self.host.runtime.demand();
         let registry = self.mesh.deployments().snapshot();
         let view = self.view();
-        let load = view::sum(demand.values().map(|demand| load(*demand)));
+        let loads = || demand.values().map(|demand| load(*demand));
+        let busy = (placement::sum(loads()), placement::has_room(loads()));
         for (deployment, content) in registry.deployed() {
             let app = &deployment.app;
             if all {
@@ -220,7 +219,7 @@ impl Hosting {
                 continue;
             }
             let demand = demand.get(&**app).copied().unwrap_or_default();
-            let decision = self.decide(deployment, content, &view, (demand, load), now);
+            let decision = self.decide(deployment, content, &view, (demand, busy), now);
             if decision != Decision::Stay {
                 tracing::info!(target: "fnmesh::node", %app, ?decision, replicas = %deployment.replicas, "placement");
             }
@@ -256,7 +255,7 @@ impl Hosting {
         deployment: &Deployment,
         content: &Content,
         view: &View,
-        (demand, load): (Demand, Load),
+        (demand, (load, has_room)): (Demand, (Load, bool)),
         now: Instant,
     ) -> Decision {
         let mut apps = self.apps.borrow_mut();
@@ -278,8 +277,9 @@ impl Hosting {
         }
         let own = Site {
             node: self.mesh.node(),
-            has_room: view::has_room(load) && !is_waiting,
+            has_room: has_room && !is_waiting,
             hosts: hosted.serving.is_some(),
+            serves: hosted.serving.is_some(),
             load,
         };
         let demand = placement::Demand { is_saturated: demand.is_saturated, idle: hosted.idle(demand, now) };
@@ -320,7 +320,10 @@ impl Hosting {
         let members = self.mesh.members();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(&view.0, &members) {
-            *view = (Arc::clone(&members), Rc::new(View::of(&members)));
+            let others = members.iter().filter(|member| !member.is_self && member.is_reachable);
+            let profiles = others.filter_map(|member| Some((member.node, &member.record.as_ref()?.profile)));
+            let new = Rc::new(View::of(profiles));
+            *view = (Arc::clone(&members), new);
         }
         Rc::clone(&view.1)
     }
@@ -349,7 +352,7 @@ impl Hosting {
 }
 
 fn load(demand: Demand) -> Load {
-    if demand.calls == 0 { Load::default() } else { Load::new(demand.calls, demand.capacity) }
+    placement::load(demand.calls, demand.capacity, demand.is_saturated)
 }
 
 /// The names of these directories' entries; none if they are not there.

@@ -14,7 +14,7 @@ use fnmesh_invoke::Failure;
 use fnmesh_mesh::{
     FetchError, NodeId,
     deployments::{Content, Deployment},
-    placement,
+    placement::{self, View},
 };
 use fnmesh_runtime::{
     app::App,
@@ -25,7 +25,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Busy, FIRST_RETRY, Failed, Hosting, LAST_RETRY, WITHDRAWN, entries, view::View};
+use super::{Busy, FIRST_RETRY, Failed, Hosting, LAST_RETRY, WITHDRAWN, entries};
 use crate::{app::failure, mesh};
 
 /// How many nodes keep the bundle of an app, whoever serves it.

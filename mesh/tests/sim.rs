@@ -1,6 +1,10 @@
 //! The mesh in simulation: nodes on a memory transport under a virtual clock. Each run is decided by its seed, which
 //! is printed when it fails.
 
+#[path = "sim/faults.rs"]
+mod faults;
+#[path = "sim/heat.rs"]
+mod heat;
 #[path = "sim/mod.rs"]
 mod world;
 

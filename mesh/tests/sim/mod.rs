@@ -1,37 +1,77 @@
 //! Nodes on a simulated network under a virtual clock. The seed decides everything.
 
+mod entry;
+mod hosting;
 mod network;
 mod node;
+mod pool;
+mod serve;
+mod work;
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BTreeSet, BinaryHeap, HashMap},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use entry::Entry;
 use fnmesh_mesh::{
     NodeId,
     membership::{Action, Config, Event, Identity, Membership, Profile, Snapshot, Timer},
     table::RoutingTable,
 };
+use hosting::Hosting;
 use network::Network;
 use node::{Node, app};
 pub(crate) use node::{Notice, Traffic};
+pub(crate) use pool::Spec;
+pub(crate) use work::{End, Mix};
+use work::{Task, Work};
 
 /// A link whose peer says nothing is lost after this long.
 const LINK_TIMEOUT: Duration = Duration::from_secs(3);
-/// More would fill the machine's memory in a large world.
+/// Nodes that have a table in a world without calls: more would fill the machine's memory in a large one.
 const TABLES: usize = 20;
 
 enum Item {
-    Message { from: usize, to: usize, bytes: Bytes },
-    Timer { node: usize, life: u32, timer: Timer },
-    Asked { by: usize, whom: usize, question: Question },
-    Answered { node: usize, life: u32, event: Event },
-    Link { node: usize, peer: usize, works: bool },
+    Message {
+        from: usize,
+        to: usize,
+        bytes: Bytes,
+    },
+    Timer {
+        node: usize,
+        life: u32,
+        timer: Timer,
+    },
+    Asked {
+        by: usize,
+        whom: usize,
+        question: Question,
+    },
+    Answered {
+        node: usize,
+        life: u32,
+        event: Event,
+    },
+    Link {
+        node: usize,
+        peer: usize,
+        works: bool,
+    },
+    /// Void in any other `life` of the node, if one is given.
+    Task {
+        node: usize,
+        life: Option<u32>,
+        task: Task,
+    },
+    /// The next call of a client.
+    Arrival {
+        number: u64,
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -41,11 +81,14 @@ enum Question {
 }
 
 impl Item {
-    fn node(&self) -> usize {
+    /// Whom it happens to.
+    fn node(&self) -> Option<usize> {
         match self {
-            Self::Message { to, .. } => *to,
-            Self::Timer { node, .. } | Self::Answered { node, .. } | Self::Link { node, .. } => *node,
-            Self::Asked { whom, .. } => *whom,
+            Self::Message { to, .. } => Some(*to),
+            Self::Timer { node, .. } | Self::Answered { node, .. } | Self::Link { node, .. } => Some(*node),
+            Self::Task { node, .. } => Some(*node),
+            Self::Asked { whom, .. } => Some(*whom),
+            Self::Arrival { .. } => None,
         }
     }
 }
@@ -57,6 +100,9 @@ pub(crate) struct World {
     pub(crate) network: Network,
     /// Whether losses of links are told; SWIM alone must do, too.
     pub(crate) tells_links: bool,
+    pub(crate) work: Work,
+    /// How many of the nodes have a table.
+    tables: usize,
     config: Config,
     epoch: Instant,
     rng: fastrand::Rng,
@@ -88,6 +134,10 @@ impl World {
             sent: Traffic::default(),
             notices: Vec::new(),
             slowness: Duration::ZERO,
+            pace: 1.0,
+            hosting: None,
+            before: BTreeSet::new(),
+            entry: None,
             paused: None,
             life: 0,
             address: SocketAddr::from(([10, 0, (index / 256) as u8, (index % 256) as u8], 7100)),
@@ -100,6 +150,8 @@ impl World {
             nodes,
             network: Network::default(),
             tells_links: true,
+            work: Work::default(),
+            tables: TABLES,
             config: Config::default(),
             epoch: Instant::now(),
             rng,
@@ -112,14 +164,33 @@ impl World {
 
     /// A world whose nodes have started one after the other, joined through the first, and found each other.
     pub(crate) fn settled(seed: u64, count: usize) -> Self {
-        let mut world = Self::new(seed, count, 3);
+        Self::new(seed, count, 3).settle()
+    }
+
+    /// The same, with apps deployed; each on the nodes that are named with it.
+    pub(crate) fn deployed(seed: u64, count: usize, specs: Vec<(Spec, Vec<usize>)>) -> Self {
+        let mut world = Self::new(seed, count, 1);
+        for (app, (spec, hosts)) in specs.into_iter().enumerate() {
+            world.work.specs.push(Arc::new(spec));
+            // As if it had run there before.
+            for node in hosts {
+                world.nodes[node].before.insert(app);
+            }
+        }
+        world.tables = count;
+        world.settle()
+    }
+
+    fn settle(mut self) -> Self {
+        let count = self.nodes.len();
+        let world = &mut self;
         for node in 0..count {
             world.start(node, &[0]);
             world.run(Duration::from_millis(20));
         }
         world.run_until(Duration::from_secs(30), Self::is_converged);
         world.run(Duration::from_secs(5));
-        world
+        self
     }
 
     /// A world in which `count` nodes know each other from the start, as if they had run for long. One more node does
@@ -155,6 +226,13 @@ impl World {
         let this = &mut self.nodes[node];
         let was_killed = this.life > 0;
         this.life += 1;
+        let life = this.life;
+        if !self.work.specs.is_empty() {
+            this.profile.apps.truncate(1);
+            this.profile.starting.clear();
+            this.hosting = Some(Hosting::new(std::mem::take(&mut this.before), self.now));
+            this.entry = Some(Entry::new(this.id, seed, now));
+        }
         let identity = Identity::new(this.id, this.address, generation);
         let mut actions = Vec::new();
         let membership = Membership::new(self.config.clone(), identity, this.profile.clone(), seed, now, &mut actions);
@@ -162,6 +240,10 @@ impl World {
         this.table = RoutingTable::default();
         self.act(node, actions);
         self.handle(node, Event::Join(seeds));
+        if !self.work.specs.is_empty() {
+            let phase = Duration::from_millis(self.rng.u64(..100));
+            self.push(phase, Item::Task { node, life: Some(life), task: Task::Tick });
+        }
         if was_killed {
             self.tell_links(node, true, Duration::from_millis(100));
         }
@@ -169,13 +251,22 @@ impl World {
 
     /// Ends a node without a word.
     pub(crate) fn kill(&mut self, node: usize) {
-        self.nodes[node].membership = None;
+        self.stop(node);
         self.tell_links(node, false, LINK_TIMEOUT);
     }
 
     pub(crate) fn leave(&mut self, node: usize) {
         self.handle(node, Event::Leave);
-        self.nodes[node].membership = None;
+        self.stop(node);
+    }
+
+    fn stop(&mut self, node: usize) {
+        self.lose_entry(node);
+        let this = &mut self.nodes[node];
+        (this.membership, this.paused) = (None, None);
+        if let Some(hosting) = this.hosting.take() {
+            this.before = hosting.hosted();
+        }
     }
 
     /// Stops a node as SIGSTOP does.
@@ -261,7 +352,7 @@ impl World {
     /// Whether `node` would call `other`, at whatever record.
     pub(crate) fn routes_to(&self, node: usize, other: usize) -> bool {
         let is_routable = self.membership(node).routable(self.nodes[other].id).is_some();
-        if node < TABLES {
+        if node < self.tables {
             let table = self.nodes[node].table.reader();
             let table = table.load();
             let route = table.lookup(&format!("app{other}"), "function_0");
@@ -304,13 +395,18 @@ impl World {
 
     fn act(&mut self, node: usize, actions: Vec<Action>) {
         let life = self.nodes[node].life;
-        if node < TABLES {
-            let changed = actions.iter().filter_map(|action| match action {
-                Action::Changed(peer) => Some(*peer),
-                _ => None,
-            });
-            let Node { membership, table, .. } = &mut self.nodes[node];
-            table.follow(membership.as_ref().expect("the node runs"), changed);
+        let is_changed = |action: &Action| match action {
+            Action::Changed(peer) => Some(*peer),
+            _ => None,
+        };
+        let changed: Vec<_> = actions.iter().filter_map(is_changed).collect();
+        if !changed.is_empty() {
+            let Node { membership, table, hosting, .. } = &mut self.nodes[node];
+            if node < self.tables {
+                table.follow(membership.as_ref().expect("the node runs"), changed);
+            }
+            hosting.iter_mut().for_each(|hosting| hosting.has_news = true);
+            self.routes_changed(node);
         }
         for action in actions {
             match action {
@@ -321,8 +417,14 @@ impl World {
                     self.ask(node, self.index[&from], Question::Snapshot { with_records });
                 }
                 Action::Up(peer) => self.note(node, peer, Notice::Up),
-                Action::Down(peer) => self.note(node, peer, Notice::Down),
-                Action::Left(peer) => self.note(node, peer, Notice::Left),
+                Action::Down(peer) => {
+                    self.note(node, peer, Notice::Down);
+                    self.lose_calls(node, self.index[&peer], |_| true);
+                }
+                Action::Left(peer) => {
+                    self.note(node, peer, Notice::Left);
+                    self.lose_calls(node, self.index[&peer], |_| true);
+                }
                 Action::Changed(_) | Action::Moved(..) => {}
             }
         }
@@ -334,7 +436,7 @@ impl World {
     }
 
     fn process(&mut self, item: Item) {
-        if let Some(waiting) = &mut self.nodes[item.node()].paused {
+        if let Some(waiting) = item.node().and_then(|node| self.nodes[node].paused.as_mut()) {
             waiting.push(item);
             return;
         }
@@ -354,9 +456,17 @@ impl World {
                 // A link that was healed or cut again in the meantime is told of by another item.
                 if works == (is_there && !is_cut) {
                     let id = self.nodes[peer].id;
+                    self.note_link(node, peer, works);
                     self.handle(node, if works { Event::LinkBack(id) } else { Event::LinkLost(id) });
                 }
             }
+            Item::Task { node, life: None, task } => self.perform(node, task),
+            Item::Task { node, life: Some(life), task } => {
+                if life == self.nodes[node].life && self.nodes[node].membership.is_some() {
+                    self.perform(node, task);
+                }
+            }
+            Item::Arrival { number } => self.arrive(number),
             Item::Timer { .. } | Item::Answered { .. } => {}
         }
     }

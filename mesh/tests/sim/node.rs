@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use fnmesh_mesh::{
     NodeId,
@@ -6,7 +6,7 @@ use fnmesh_mesh::{
     table::RoutingTable,
 };
 
-use super::Item;
+use super::{Item, entry::Entry, hosting::Hosting};
 
 /// Messages and bytes one node sent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,12 +27,18 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) profile: Profile,
     pub(crate) membership: Option<Membership>,
-    /// Follows membership on the first [`TABLES`] nodes.
+    /// Follows membership on the first nodes, or on all where there are calls.
     pub(super) table: RoutingTable,
     pub(crate) sent: Traffic,
     pub(crate) notices: Vec<(Duration, NodeId, Notice)>,
     /// Whatever it sends or gets takes so much longer.
     pub(crate) slowness: Duration,
+    /// Calls that run on it take so many times as long.
+    pub(crate) pace: f64,
+    pub(super) hosting: Option<Hosting>,
+    /// What it hosted when it ended.
+    pub(super) before: BTreeSet<usize>,
+    pub(super) entry: Option<Entry>,
     /// What it has not looked at while it is stopped.
     pub(super) paused: Option<Vec<Item>>,
     pub(super) life: u32,

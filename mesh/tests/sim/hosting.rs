@@ -1,0 +1,276 @@
+//! What a node does about the apps that are deployed, as `node/src/hosting` does it: it looks ten times a second, does
+//! what placement decides, and says what it serves.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use fnmesh_mesh::{
+    deployments::Replicas,
+    membership::{App, Load},
+    placement::{self, Decision, Demand, Placement, Site, View},
+};
+
+use super::{
+    Item, World,
+    pool::{Pool, Spec},
+    work::Task,
+};
+
+const TICK: Duration = Duration::from_millis(100);
+const ALL_EVERY: u32 = 10;
+/// How long a node that stops hosting an app goes on serving it after it has said so.
+const WITHDRAWN: Duration = Duration::from_millis(1_500);
+/// How long a node that comes back waits for others to tell what they serve.
+const NEWS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a node hosts while it lives.
+#[derive(Default)]
+pub(super) struct Hosting {
+    apps: BTreeMap<usize, Hosted>,
+    /// Pools that take no more calls, until the last has ended.
+    ending: Vec<Pool>,
+    /// What it hosted before it ended, until it is decided whether it does again.
+    before: BTreeSet<usize>,
+    since: Duration,
+    ticks: u32,
+    pub(super) has_news: bool,
+    view: View,
+}
+
+#[derive(Default)]
+struct Hosted {
+    placement: Placement,
+    pool: Option<Pool>,
+    busy: Option<Busy>,
+    /// When a call was seen last, and the counter then.
+    called: Option<(Duration, u64)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Busy {
+    Starting,
+    Stopping,
+}
+
+/// A node begins or ends to host an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Move {
+    pub(crate) at: Duration,
+    pub(crate) node: usize,
+    pub(crate) app: usize,
+    pub(crate) decision: Moved,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moved {
+    Hosts,
+    Retires,
+}
+
+impl Hosting {
+    pub(super) fn new(before: BTreeSet<usize>, since: Duration) -> Self {
+        Self { before, since, has_news: true, ..Self::default() }
+    }
+
+    /// What serves the app here, also while it is being withdrawn.
+    pub(super) fn pool(&self, app: usize) -> Option<&Pool> {
+        self.apps.get(&app)?.pool.as_ref()
+    }
+
+    pub(super) fn pool_mut(&mut self, app: usize) -> Option<&mut Pool> {
+        self.apps.get_mut(&app)?.pool.as_mut()
+    }
+
+    /// The pool of an app that has this number, also if it takes no more calls.
+    pub(super) fn numbered(&mut self, app: usize, number: u64) -> Option<&mut Pool> {
+        let pool = self.apps.get_mut(&app).and_then(|hosted| hosted.pool.as_mut());
+        pool.into_iter().chain(&mut self.ending).find(|pool| pool.number == number)
+    }
+
+    /// What it serves and does not withdraw.
+    pub(super) fn hosted(&self) -> BTreeSet<usize> {
+        let serves = |hosted: &Hosted| hosted.pool.is_some() && hosted.busy != Some(Busy::Stopping);
+        self.apps.iter().filter(|(_, hosted)| serves(hosted)).map(|(app, _)| *app).collect()
+    }
+
+    fn is_starting(&self, app: usize) -> bool {
+        self.apps.get(&app).is_some_and(|hosted| hosted.busy == Some(Busy::Starting))
+    }
+
+    fn is_free(&self, app: usize) -> bool {
+        self.apps.get(&app).is_none_or(|hosted| hosted.pool.is_none() && hosted.busy.is_none())
+    }
+
+    fn loads(&self) -> impl Iterator<Item = Load> {
+        self.apps.values().filter_map(|hosted| Some(load(hosted.pool.as_ref()?)))
+    }
+}
+
+impl Hosted {
+    fn demand(&mut self, now: Duration) -> Demand {
+        let Some(pool) = &self.pool else { return Demand::default() };
+        let idle = match self.called {
+            Some((since, counter)) if counter == pool.counter && pool.calls() == 0 => now - since,
+            _ => {
+                self.called = Some((now, pool.counter));
+                Duration::ZERO
+            }
+        };
+        Demand { is_saturated: pool.is_saturated(), idle }
+    }
+}
+
+impl World {
+    /// The nodes that serve an app and do not withdraw it.
+    pub(crate) fn hosts(&self, app: usize) -> Vec<usize> {
+        let hosts = |node: &usize| self.nodes[*node].hosting.as_ref().is_some_and(|it| it.hosted().contains(&app));
+        (0..self.nodes.len()).filter(hosts).collect()
+    }
+
+    pub(super) fn tick(&mut self, node: usize) {
+        let life = self.nodes[node].life;
+        self.push(TICK, Item::Task { node, life: Some(life), task: Task::Tick });
+        let Some(hosting) = self.nodes[node].hosting.as_mut() else { return };
+        let all = std::mem::take(&mut hosting.has_news) || hosting.ticks % ALL_EVERY == 0;
+        hosting.ticks += 1;
+        if all {
+            self.look_around(node);
+            self.host_again(node);
+        }
+        for app in 0..self.work.specs.len() {
+            if all || self.nodes[node].hosting.as_ref().is_some_and(|hosting| hosting.pool(app).is_some()) {
+                self.decide(node, app);
+            }
+        }
+        self.announce(node);
+    }
+
+    fn look_around(&mut self, node: usize) {
+        let membership = self.membership(node);
+        let others = membership.members().filter_map(|member| membership.routable(member.node));
+        let view = View::of(others.map(|record| (record.node, &record.profile)));
+        if let Some(hosting) = self.nodes[node].hosting.as_mut() {
+            hosting.view = view;
+        }
+    }
+
+    /// Hosts again what it hosted before it ended, but for what enough others serve by now.
+    fn host_again(&mut self, node: usize) {
+        let is_first_life = self.nodes[node].life == 1;
+        let Some(hosting) = self.nodes[node].hosting.as_mut() else { return };
+        let nodes = hosting.view.nodes().len();
+        if nodes == 0 && !is_first_life && self.now - hosting.since < NEWS_PATIENCE {
+            return;
+        }
+        for app in std::mem::take(&mut hosting.before) {
+            if is_first_life {
+                self.serve(node, app);
+                continue;
+            }
+            let Spec { name, replicas, .. } = &*self.work.specs[app];
+            let wanted = match replicas {
+                Replicas::Auto => 1,
+                Replicas::Count(count) => count.get().min(nodes + 1),
+                Replicas::All => nodes + 1,
+            };
+            let served = self.nodes[node].hosting.as_ref().map_or(0, |hosting| hosting.view.serving(name, 0).count());
+            if served < wanted {
+                self.begin_to_host(node, app);
+            }
+        }
+    }
+
+    fn decide(&mut self, node: usize, app: usize) {
+        let (now, me) = (self.epoch + self.now, self.nodes[node].id);
+        let Some(hosting) = self.nodes[node].hosting.as_mut() else { return };
+        let (has_room, load) = (placement::has_room(hosting.loads()), placement::sum(hosting.loads()));
+        let spec = &self.work.specs[app];
+        let hosted = hosting.apps.entry(app).or_default();
+        if hosted.busy.is_some() {
+            return;
+        }
+        let own = Site { node: me, has_room, hosts: hosted.pool.is_some(), serves: hosted.pool.is_some(), load };
+        let demand = hosted.demand(self.now);
+        let sites = hosting.view.sites(&spec.name, own);
+        let config = &self.work.placement;
+        match hosted.placement.decide(config, (me, &spec.name), spec.replicas, &sites, demand, now) {
+            Decision::Stay => {}
+            Decision::Host => self.begin_to_host(node, app),
+            Decision::Retire => {
+                hosted.busy = Some(Busy::Stopping);
+                self.note_move(node, app, Moved::Retires);
+                let life = self.nodes[node].life;
+                self.push(WITHDRAWN, Item::Task { node, life: Some(life), task: Task::Withdrawn { app } });
+            }
+            Decision::Ask(peer) => {
+                let peer = self.index[&peer];
+                let after = self.latency(node, peer) + self.repeats();
+                self.push(after, Item::Task { node: peer, life: None, task: Task::Asked { by: node, app } });
+            }
+        }
+    }
+
+    pub(super) fn asked(&mut self, node: usize, by: usize, app: usize) {
+        let is_free = self.nodes[node].hosting.as_ref().is_some_and(|hosting| hosting.is_free(app));
+        if is_free && !self.network.cuts.contains(&(by, node)) {
+            self.begin_to_host(node, app);
+        }
+    }
+
+    fn begin_to_host(&mut self, node: usize, app: usize) {
+        let life = self.nodes[node].life;
+        let Some(hosting) = self.nodes[node].hosting.as_mut() else { return };
+        hosting.apps.entry(app).or_default().busy = Some(Busy::Starting);
+        self.note_move(node, app, Moved::Hosts);
+        self.push(self.work.start, Item::Task { node, life: Some(life), task: Task::Hosts { app } });
+        self.announce(node);
+    }
+
+    pub(super) fn serve(&mut self, node: usize, app: usize) {
+        self.count += 1;
+        let pool = Pool::new(Arc::clone(&self.work.specs[app]), self.count);
+        if let Some(hosting) = self.nodes[node].hosting.as_mut() {
+            hosting.before.remove(&app);
+            let hosted = hosting.apps.entry(app).or_default();
+            (hosted.pool, hosted.busy) = (Some(pool), None);
+        }
+    }
+
+    /// Peers have heard that it is served here no more.
+    pub(super) fn withdrawn(&mut self, node: usize, app: usize) {
+        if let Some(hosting) = self.nodes[node].hosting.as_mut() {
+            let gone = hosting.apps.insert(app, Hosted::default());
+            hosting.ending.retain(|pool| pool.calls() > 0);
+            hosting.ending.extend(gone.and_then(|hosted| hosted.pool));
+        }
+    }
+
+    fn note_move(&mut self, node: usize, app: usize, decision: Moved) {
+        self.work.moves.push(Move { at: self.now, node, app, decision });
+    }
+
+    /// Tells the mesh what is new.
+    fn announce(&mut self, node: usize) {
+        let this = &self.nodes[node];
+        let (Some(hosting), Some(_)) = (&this.hosting, &this.membership) else { return };
+        let specs = &self.work.specs;
+        let served = hosting.hosted().into_iter().filter_map(|app| {
+            let load = load(hosting.pool(app)?);
+            let hash = [app as u8; 32];
+            Some(App { name: specs[app].name.clone(), version: 1, hash, functions: vec!["run".into()], load })
+        });
+        let apps: Vec<_> = this.profile.apps.first().cloned().into_iter().chain(served).collect();
+        let starting: Vec<_> = (0..specs.len()).filter(|app| hosting.is_starting(*app)).collect();
+        let starting: Vec<_> = starting.into_iter().map(|app| specs[app].name.clone()).collect();
+        if this.profile.apps != apps || this.profile.starting != starting {
+            self.describe(node, |profile| (profile.apps, profile.starting) = (apps, starting));
+        }
+    }
+}
+
+pub(super) fn load(pool: &Pool) -> Load {
+    placement::load(pool.calls(), pool.capacity(), pool.is_saturated())
+}

@@ -3,7 +3,7 @@
 //! `cargo run --release -p fnmesh-mesh --example scale`
 
 // The tests use more of it.
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 #[path = "../tests/sim/mod.rs"]
 mod world;
 

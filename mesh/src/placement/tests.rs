@@ -193,12 +193,10 @@ fn one_that_was_asked_and_does_not_start_is_replaced() {
     let (config, start) = (Config::default(), Instant::now());
     let demand = Demand { is_saturated: true, idle: Duration::ZERO };
     let asked: Vec<_> = (0..200)
-        .filter_map(|tick| {
-            let now = start + TICK * tick;
-            match placement.decide(&config, (id(1), APP), Replicas::Auto, &sites, demand, now) {
-                Decision::Ask(_) => Some(tick),
-                _ => None,
-            }
+        .filter(|tick| {
+            let now = start + TICK * *tick;
+            let decision = placement.decide(&config, (id(1), APP), Replicas::Auto, &sites, demand, now);
+            matches!(decision, Decision::Ask(_))
         })
         .collect();
     // 1 s in which the only host takes its share, 0.5 s of saturation; then 5 s and 0.5 s.

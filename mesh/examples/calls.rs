@@ -21,10 +21,10 @@ const HOT: usize = 0;
 type Figures = Vec<(&'static str, f64)>;
 
 fn main() {
-    println!("Following the heat:\n");
-    table(heat);
-    println!("\nWhile nodes die:\n");
+    println!("While nodes die:\n");
     table(faults);
+    println!("\nFollowing the heat:\n");
+    table(heat);
 }
 
 fn table(run: fn(u64, usize) -> Figures) {

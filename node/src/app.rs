@@ -22,6 +22,7 @@ use crate::{
     config::Config,
     discover::Found,
     event::{Event, Observer},
+    hosting::Hosting,
     report,
     watch::Watcher,
 };
@@ -129,9 +130,12 @@ impl Host {
     }
 }
 
-/// Deploys an app, and then each change of it, for as long as the node serves.
-pub(crate) async fn keep(host: Rc<Host>, found: Found, changed: Arc<Notify>) {
-    let app = Hosted { name: RefCell::new(found.name), directory: found.directory, changed, host };
+/// Deploys an app, on this node or by `mesh` on all, and then each change of it, for as long as the node serves.
+pub(crate) async fn keep(host: Rc<Host>, mesh: Option<Rc<Hosting>>, found: Found, changed: Arc<Notify>) {
+    if let Some((mesh, nodes)) = mesh.as_ref().zip(host.config.deploy_to) {
+        mesh.gather(nodes).await;
+    }
+    let app = Hosted { name: RefCell::new(found.name), directory: found.directory, changed, host, mesh };
     let mut read = found.read;
     let mut settled = false;
     loop {
@@ -154,6 +158,8 @@ pub(crate) async fn keep(host: Rc<Host>, found: Found, changed: Arc<Notify>) {
 /// An app in its directory.
 struct Hosted {
     host: Rc<Host>,
+    /// Where it is deployed to, if this node does not serve it from its directory.
+    mesh: Option<Rc<Hosting>>,
     name: RefCell<String>,
     directory: PathBuf,
     changed: Arc<Notify>,
@@ -164,32 +170,42 @@ impl Hosted {
         let begin = Instant::now();
         let before = self.host.serving(&self.name());
         let deployed = match read.map_err(Failure::from) {
-            Ok(app) => match self.rename(&app.name) {
-                Ok(()) => self.host.start(app).await,
+            Ok(app) => match self.rename(&app.name).await {
+                Ok(()) => match &self.mesh {
+                    Some(mesh) => mesh.deploy_everywhere(&self.directory).await,
+                    None => self.host.start(app).await.map(|()| false),
+                },
                 Err(failure) => Err(failure),
             },
             Err(failure) => Err(failure),
         };
         match deployed {
-            Ok(()) => self.host.tell_serving(&self.name(), before.as_ref(), begin.elapsed()),
-            Err(failure) => self.host.tell_failed(&self.name(), &self.directory, failure, false),
+            Ok(true) => {}
+            Ok(false) => self.host.tell_serving(&self.name(), before.as_ref(), begin.elapsed()),
+            Err(failure) => {
+                // What the mesh serves is as good as before.
+                let is_elsewhere = self.mesh.is_some() && before.is_some();
+                self.host.tell_failed(&self.name(), &self.directory, failure, is_elsewhere);
+            }
         }
     }
 
     /// Takes the name that the manifest gives now.
-    fn rename(&self, name: &str) -> Result<(), Failure> {
+    async fn rename(&self, name: &str) -> Result<(), Failure> {
         if *self.name.borrow() == name {
             return Ok(());
         }
-        let mut names = self.host.names.borrow_mut();
-        if let Some(other) = names.get(name) {
+        if let Some(other) = self.host.names.borrow().get(name) {
             let message = format!("{} is named {name:?} already; set another `name` in fnmesh.toml", other.display());
             return Err(failure("SameName", message));
         }
         let old = self.name.replace(name.to_owned());
-        names.remove(&old);
-        names.insert(name.to_owned(), self.directory.clone());
-        self.host.runtime.remove(&old);
+        self.host.names.borrow_mut().remove(&old);
+        self.host.names.borrow_mut().insert(name.to_owned(), self.directory.clone());
+        match &self.mesh {
+            Some(mesh) => mesh.forget(&old).await,
+            None => self.host.runtime.remove(&old),
+        }
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-use std::{path::PathBuf, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use fnmesh_runtime::deps::Tools;
 
@@ -21,6 +21,9 @@ pub struct Config {
     pub mesh: Option<fnmesh_mesh::Config>,
     /// Whether apps are deployed again when their files change. Default no.
     pub watch: bool,
+    /// The number of nodes from which on the mesh is there, and gets the apps deployed to all of its nodes. Default
+    /// none, and without a mesh: this node alone serves them, from their directories.
+    pub deploy_to: Option<NonZeroUsize>,
 }
 
 impl Default for Config {
@@ -34,6 +37,7 @@ impl Default for Config {
             drain_timeout: Duration::from_secs(30),
             mesh: None,
             watch: false,
+            deploy_to: None,
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::Future,
+    convert::Infallible,
+    future::{self, Future},
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -109,17 +110,23 @@ fn join(thread: JoinHandle<Result<usize, StartError>>) -> Result<usize, StartErr
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Runs a node on this thread until a signal ends it; returns how many calls were cut off.
+/// Runs a node on this thread until a signal ends it, or `given_up`, at once; returns how many calls were cut off.
 ///
 /// # Errors
 /// [`StartError`], with nothing left running.
-pub(crate) fn run(config: Config, observer: Observer) -> Result<usize, StartError> {
+pub(crate) fn run(config: Config, observer: Observer, given_up: impl Future<Output = ()>) -> Result<usize, StartError> {
     block_on(async {
         let switch = Switch::default();
         let signals = Signals::install()?;
+        let stop = async {
+            given_up.await;
+            switch.ask(Phase::Stop);
+            future::pending::<Infallible>().await
+        };
         tokio::select! {
             ended = control(config, observer, switch.clone(), |_| {}) => ended,
-            never = signals.forward(switch) => match never {},
+            never = signals.forward(switch.clone()) => match never {},
+            never = stop => match never {},
         }
     })
 }
@@ -156,13 +163,19 @@ async fn control(
     let apps = found.iter().map(|app| app.name.clone()).collect();
     observer(&Event::Listening { url: url(address), pid: std::process::id(), apps });
     let drain_timeout = config.drain_timeout;
-    let (host, mut tasks) = host(config, runtime.clone(), Arc::clone(&observer), found)?;
+    let is_deployed = config.deploy_to.is_some() && mesh.is_some();
+    let (host, apps) = host(config, runtime.clone(), Arc::clone(&observer), found)?;
+    let mut tasks = JoinSet::new();
     let hosting = mesh.as_mut().zip(data).map(|(mesh, data)| {
         let (commands, asks) = mesh.asked();
-        let hosting = Hosting::new(host, mesh.handle().clone(), address, data.join(APPS));
+        let hosting = Hosting::new(Rc::clone(&host), mesh.handle().clone(), address, data.join(APPS));
         tasks.spawn_local(Rc::clone(&hosting).run(commands, asks));
         hosting
     });
+    for (found, changed) in apps {
+        let target = hosting.clone().filter(|_| is_deployed);
+        tasks.spawn_local(app::keep(Rc::clone(&host), target, found, changed));
+    }
     switch.asked(Phase::Drain).await;
     if let Some(hosting) = hosting {
         let patience = drain_timeout.min(HAND_OVER_PATIENCE);
@@ -210,13 +223,16 @@ fn listen(
     })
 }
 
-/// Starts the task of each app; they end with the returned set.
+/// An app, and who tells of its changes.
+type Kept = (Found, Arc<Notify>);
+
+/// What the tasks of all apps share, and the apps they are for.
 fn host(
     config: Config,
     runtime: Runtime,
     observer: Observer,
     found: Vec<Found>,
-) -> Result<(Rc<Host>, JoinSet<()>), StartError> {
+) -> Result<(Rc<Host>, Vec<Kept>), StartError> {
     let found: Vec<_> = found.into_iter().map(|found| (found, Arc::new(Notify::new()))).collect();
     let watcher = config.watch.then(|| watcher(&found)).transpose()?;
     if found.is_empty() {
@@ -230,14 +246,10 @@ fn host(
         names: RefCell::new(app::names(found.iter().map(|(app, _)| (app.name.as_str(), app.directory.as_path())))),
         unsettled: Cell::new(found.len()),
     });
-    let mut tasks = JoinSet::new();
-    for (found, changed) in found {
-        tasks.spawn_local(app::keep(Rc::clone(&host), found, changed));
-    }
-    Ok((host, tasks))
+    Ok((host, found))
 }
 
-fn watcher(found: &[(Found, Arc<Notify>)]) -> io::Result<Watcher> {
+fn watcher(found: &[Kept]) -> io::Result<Watcher> {
     let apps = found.iter().map(|(app, changed)| (app.directory.clone(), Arc::clone(changed))).collect();
     let mut watcher = Watcher::new(apps).map_err(io::Error::other)?;
     for (app, _) in found {

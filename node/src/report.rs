@@ -48,6 +48,8 @@ pub(crate) fn json(event: &Event) {
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     state: Mutex<State>,
+    /// Whether nobody is to start more nodes beside this one, or to name it more apps.
+    is_complete: bool,
 }
 
 #[derive(Debug, Default)]
@@ -58,11 +60,24 @@ struct State {
 }
 
 impl Report {
+    /// Without hints at what could be started, too.
+    pub(crate) fn complete() -> Self {
+        Self { is_complete: true, ..Self::default() }
+    }
+
     /// Prints one event.
     pub(crate) fn show(&self, event: &Event) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            Event::Listening { url, .. } => state.url.clone_from(url),
+            Event::Listening { url, .. } => {
+                state.url.clone_from(url);
+                if self.is_complete {
+                    return terminal::print(&listening(url));
+                }
+            }
+            Event::Meshed { node, address, .. } if self.is_complete => {
+                return terminal::print(&meshed(node, *address, None));
+            }
             Event::Installing { app, step } if terminal::is_stderr() => return state.progress(app, step),
             Event::Ready { app, .. } | Event::Reloaded { app, .. } => state.finish(&app.name),
             Event::Failed { app, .. } => state.finish(app),
@@ -91,7 +106,7 @@ impl State {
 
 fn text(event: &Event, url: &str) -> String {
     match event {
-        Event::Listening { url, apps, .. } => listening(url, apps),
+        Event::Listening { url, apps, .. } => listening(url) + &loading(apps),
         Event::Meshed { node, address, join } => meshed(node, *address, join.as_deref()),
         Event::Installing { app, step } => format!("{NAME}{app}{NAME:#}: {step}\n"),
         Event::Ready { app, elapsed_ms } => {
@@ -119,14 +134,17 @@ fn text(event: &Event, url: &str) -> String {
     }
 }
 
-fn listening(url: &str, apps: &[String]) -> String {
-    let mut out = format!("{HEADING}fnmesh {}{HEADING:#} listens on {NAME}{url}{NAME:#}\n", env!("CARGO_PKG_VERSION"));
+fn listening(url: &str) -> String {
+    format!("{HEADING}fnmesh {}{HEADING:#} listens on {NAME}{url}{NAME:#}\n", env!("CARGO_PKG_VERSION"))
+}
+
+fn loading(apps: &[String]) -> String {
     if apps.is_empty() {
-        out += "no app named; fnmesh serve DIR... serves directories of functions, fnmesh deploy DIR deploys them to a mesh\n";
+        "no app named; fnmesh serve DIR... serves directories of functions, fnmesh deploy DIR deploys them to a mesh\n"
+            .to_owned()
     } else {
-        out += &format!("{DIM}loading {}{DIM:#}\n", apps.join(", "));
+        format!("{DIM}loading {}{DIM:#}\n", apps.join(", "))
     }
-    out
 }
 
 fn meshed(node: &str, address: SocketAddr, join: Option<&str>) -> String {

@@ -1,10 +1,14 @@
-//! `fnmesh dev`: changes on disk become versions that serve.
+//! `fnmesh dev`: changes on disk become versions that serve, on one node or on all of a mesh.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 
-use std::fs;
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use support::{Apps, Node, stderr, stdout};
+use rustix::process::Signal;
+use serde_json::Value;
+use support::{Apps, Node, PATIENCE, is_alive, post, stderr, stdout, wait_until};
 
 const GOOD: &str = "def price(n: int) -> int:\n    return n * 2\n";
 
@@ -96,4 +100,150 @@ fn requests_and_logs_are_shown_without_colour_when_piped() {
     node.wait_for_stderr("in the shop");
     node.wait_for_stderr("POST /shop/hello 200");
     assert!(!node.stderr().contains('\u{1b}'), "{}", node.stderr());
+}
+
+/// `fnmesh dev --nodes 3` on this app, once all nodes serve it.
+struct Several {
+    dev: Node,
+    urls: Vec<String>,
+    pids: Vec<u32>,
+    /// What the nodes keep.
+    data: PathBuf,
+}
+
+impl Several {
+    fn start(apps: &Apps) -> Self {
+        let dev = Node::start("dev", &[apps.path("shop")], &["--nodes", "3"]);
+        let mut listening: Vec<_> = (0..2).map(|_| dev.event("listening")).collect();
+        listening.sort_by_key(|event| event["on"].as_str().unwrap().to_owned());
+        assert_eq!(listening.iter().map(|event| &event["on"]).collect::<Vec<_>>(), ["n2", "n3"]);
+        let urls: Vec<_> = listening.iter().map(|event| event["url"].as_str().unwrap().to_owned()).collect();
+        let pids: Vec<_> =
+            listening.iter().map(|event| u32::try_from(event["pid"].as_u64().unwrap()).unwrap()).collect();
+        let command = fs::read_to_string(format!("/proc/{}/cmdline", pids[0])).unwrap();
+        let data = PathBuf::from(command.split('\0').skip_while(|part| *part != "--data").nth(1).unwrap());
+        let own = dev.get("/_/health")["pid"].as_u64().unwrap();
+        let several = Self {
+            urls: [vec![dev.url.clone()], urls].concat(),
+            pids: [vec![u32::try_from(own).unwrap()], pids].concat(),
+            data: data.parent().unwrap().to_owned(),
+            dev,
+        };
+        several.heard("ready");
+        several
+    }
+
+    /// Waits until each node has told this.
+    fn heard(&self, event: &str) {
+        let nodes: BTreeSet<_> = (0..3).map(|_| self.dev.event(event)["on"].to_string()).collect();
+        assert_eq!(nodes.len(), 3, "{event} of {nodes:?}");
+    }
+
+    fn prices(&self) -> Vec<(u16, String)> {
+        self.urls.iter().map(|url| post(url, "shop/price", "[21]", PATIENCE).unwrap()).collect()
+    }
+
+    /// Waits until no process and no file of the mesh is left.
+    fn nothing_is_left(&self, processes: &[u32]) {
+        let left = || processes.iter().filter(|pid| is_alive(**pid)).collect::<Vec<_>>();
+        wait_until(|| left().is_empty(), || format!("processes are left: {:?}", left()));
+        wait_until(|| !self.data.exists(), || format!("{} is left", self.data.display()));
+        let answers = self.urls.iter().filter(|url| post(url, "shop/price", "[1]", PATIENCE).is_ok());
+        assert_eq!(answers.count(), 0);
+        let marks = fs::read_dir(self.dev.cache().join("fnmesh")).unwrap();
+        assert_eq!(marks.count(), 0, "nodes are still to be found");
+    }
+
+    /// Those of the nodes, and of their workers.
+    fn processes(&self) -> Vec<u32> {
+        let children = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let workers: Vec<u32> = self
+            .pids
+            .iter()
+            .flat_map(|pid| children(pid).split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+            .collect();
+        assert!(workers.len() >= 3, "{workers:?}");
+        [self.pids.clone(), workers].concat()
+    }
+}
+
+#[test]
+fn every_node_of_a_mesh_serves_and_reloads() {
+    let apps = Apps::new(&[("shop/shop.py", GOOD)]);
+    let several = Several::start(&apps);
+    assert_eq!(several.prices(), vec![(200, "42".to_owned()); 3]);
+    assert_eq!(several.dev.get("/_/deployments")[0]["replicas"], "all");
+    apps.write("shop/shop.py", "def price(n: int) -> int:\n    return n * 3\n\ndef tax(): return 0\n");
+    several.heard("reloaded");
+    assert_eq!(several.prices(), vec![(200, "63".to_owned()); 3]);
+
+    apps.write("shop/shop.py", "def price(n:\n");
+    let failed = several.dev.event("failed");
+    assert_eq!((&failed["on"], &failed["error"]["type"]), (&Value::from("n1"), &Value::from("SyntaxError")));
+    assert!(failed["serving"].is_string(), "{failed}");
+    assert_eq!(several.prices(), vec![(200, "63".to_owned()); 3]);
+
+    // A start that hangs is given up when there is something newer.
+    apps.write("shop/shop.py", "print('it has begun', flush=True)\nwhile True: pass\n");
+    several.dev.wait_for_stderr("it has begun");
+    apps.write("shop/shop.py", "def price(n: int) -> int:\n    return n * 5\n");
+    several.heard("reloaded");
+    assert_eq!(several.prices(), vec![(200, "105".to_owned()); 3]);
+}
+
+#[test]
+fn app_of_a_mesh_that_failed_at_first_is_served_once_fixed() {
+    let apps = Apps::new(&[("shop/shop.py", "import nothing_like_it\n")]);
+    let node = Node::start("dev", &[apps.path("shop")], &["--nodes", "2"]);
+    node.event("failed");
+    let (status, body) = post(&node.url, "shop/price", "[1]", PATIENCE).unwrap();
+    assert!(status == 503 && body.contains("nothing_like_it"), "{status} {body}");
+    apps.write("shop/shop.py", GOOD);
+    let nodes: BTreeSet<_> = (0..2).map(|_| node.event("ready")["on"].to_string()).collect();
+    assert_eq!(nodes.len(), 2);
+    assert_eq!(call(&node, "n=1"), "2");
+    apps.write("shop/fnmesh.toml", "name = \"market\"\n");
+    let renamed: BTreeSet<_> = (0..2).map(|_| node.event("ready")["name"].to_string()).collect();
+    assert_eq!(renamed, BTreeSet::from(["\"market\"".to_owned()]));
+    let deployed = || node.get("/_/deployments");
+    assert_eq!((deployed().as_array().unwrap().len(), &deployed()[0]["app"]), (1, &Value::from("market")));
+    wait_until(
+        || post(&node.url, "shop/price", "[1]", PATIENCE).unwrap().0 == 404,
+        || "the old name is gone".to_owned(),
+    );
+}
+
+#[test]
+fn interrupted_mesh_leaves_nothing() {
+    let apps = Apps::new(&[("shop/shop.py", GOOD)]);
+    let mut several = Several::start(&apps);
+    let processes = several.processes();
+    several.dev.signal(Signal::INT);
+    assert!(several.dev.ended().success(), "{}", several.dev.stderr());
+    several.nothing_is_left(&processes);
+}
+
+#[test]
+fn killed_mesh_leaves_nothing() {
+    let apps = Apps::new(&[("shop/shop.py", GOOD)]);
+    let mut several = Several::start(&apps);
+    let processes = several.processes();
+    several.dev.signal(Signal::KILL);
+    several.dev.ended();
+    several.nothing_is_left(&processes);
+}
+
+#[test]
+fn mesh_goes_on_without_a_node_that_was_killed() {
+    let apps = Apps::new(&[("shop/shop.py", GOOD)]);
+    let mut several = Several::start(&apps);
+    let killed = rustix::process::Pid::from_raw(several.pids[1].cast_signed()).unwrap();
+    rustix::process::kill_process(killed, Signal::KILL).unwrap();
+    several.dev.wait_for_stderr("n2 has ended");
+    assert_eq!(call(&several.dev, "n=21"), "42");
+    apps.write("shop/shop.py", "def price(n: int) -> int:\n    return n * 3\n");
+    let nodes: BTreeSet<_> = (0..2).map(|_| several.dev.event("reloaded")["on"].to_string()).collect();
+    assert_eq!(nodes, BTreeSet::from(["\"n1\"".to_owned(), "\"n3\"".to_owned()]));
+    several.dev.signal(Signal::INT);
+    assert!(several.dev.ended().success(), "{}", several.dev.stderr());
 }

@@ -5,6 +5,7 @@ mod arguments;
 mod call;
 mod client;
 mod deploy;
+mod dev;
 mod drain;
 mod inspect;
 mod listing;
@@ -24,7 +25,7 @@ use clap::{Parser as _, error::ErrorKind};
 
 use options::{Cli, Command};
 
-use crate::terminal::ERROR;
+use crate::{logs, terminal::ERROR};
 
 /// Success.
 const OK: u8 = 0;
@@ -48,7 +49,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let code = match cli.command {
         Command::Serve(options) => serve::serve(*options),
-        Command::Dev(options) => serve::dev(options),
+        Command::Dev(options) => dev::dev(options),
+        Command::DevNode(options) => dev::node(*options),
         Command::Call(options) => client::block_on(call::call(options)),
         Command::Ls(options) => client::block_on(ls::ls(options)),
         Command::Ps(options) => client::block_on(ps::ps(options)),

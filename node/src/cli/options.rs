@@ -37,6 +37,9 @@ pub(super) enum Command {
     Serve(Box<Serve>),
     /// Serve directories, reload them on every change and show what happens
     Dev(Dev),
+    /// Run one of the nodes of `fnmesh dev --nodes`
+    #[command(hide = true)]
+    DevNode(Box<DevNode>),
     /// Call a function of a running node
     Call(Call),
     /// List the functions of a running node
@@ -93,12 +96,34 @@ pub(super) struct Serve {
 #[command(after_help = "\
 A version that cannot start is shown with its error while the last good one keeps serving.
 
+With --nodes it is a mesh of several nodes on this machine, each with the next free port and with
+data that are removed at the end. Apps are deployed to all of them, and again on every change.
+
 Examples:
   fnmesh dev ./shop
+  fnmesh dev ./shop --nodes 3             a mesh of three nodes
   fnmesh dev examples --listen 127.0.0.1:9000")]
 pub(super) struct Dev {
     #[command(flatten)]
     pub(super) node: Node,
+    /// How many nodes of one mesh to start on this machine
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(super) nodes: u8,
+}
+
+/// Run one of the nodes of `fnmesh dev --nodes`.
+#[derive(Debug, Args)]
+pub(super) struct DevNode {
+    #[command(flatten)]
+    pub(super) node: Node,
+    #[command(flatten)]
+    pub(super) mesh: Mesh,
+    /// How many nodes the mesh is to have
+    #[arg(long, value_name = "N")]
+    pub(super) nodes: NonZeroUsize,
+    /// Print colours though nobody sees them here
+    #[arg(long)]
+    pub(super) color: bool,
 }
 
 #[derive(Debug, Args)]
@@ -558,6 +583,8 @@ mod tests {
             "fnmesh serve --drain-timeout 30",
             "fnmesh serve --log-format xml",
             "fnmesh serve --sandbox on",
+            "fnmesh dev --nodes 0",
+            "fnmesh dev --nodes 17",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

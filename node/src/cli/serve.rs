@@ -1,4 +1,8 @@
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{
+    future::{self, Future},
+    num::NonZeroUsize,
+    sync::Arc,
+};
 
 use fnmesh_mesh::{Join, membership, transport::quic::Congestion};
 use fnmesh_runtime::deps::Tools;
@@ -6,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
     FAILED, OK, Stop,
-    options::{self, Dev, LogFormat, Serve},
+    options::{self, LogFormat, Serve},
 };
 use crate::{
     Config, environment,
@@ -15,9 +19,6 @@ use crate::{
     report::{self, Report},
 };
 
-/// What `fnmesh dev` shows: requests too, which `serve` keeps to itself.
-const DEV_LEVELS: &str = "info,fnmesh::request=debug";
-
 pub(super) fn serve(options: Serve) -> Result<u8, Stop> {
     let format = match options.log_format {
         LogFormat::Text => logs::Format::Text,
@@ -25,15 +26,10 @@ pub(super) fn serve(options: Serve) -> Result<u8, Stop> {
     };
     start_logs(format, options.node.log.as_deref().unwrap_or("info"))?;
     let mesh = mesh(options.mesh)?;
-    run(options.node, mesh, false)
+    run(options.node, |config| Config { mesh, ..config }, future::pending())
 }
 
-pub(super) fn dev(options: Dev) -> Result<u8, Stop> {
-    start_logs(logs::Format::Dev, options.node.log.as_deref().unwrap_or(DEV_LEVELS))?;
-    run(options.node, None, true)
-}
-
-fn start_logs(format: logs::Format, levels: &str) -> Result<(), Stop> {
+pub(super) fn start_logs(format: logs::Format, levels: &str) -> Result<(), Stop> {
     logs::install(format, levels).map_err(|part| {
         Stop::usage(format!(
             "--log: {part:?} is no level; write off, error, warn, info, debug or trace, or TARGET=LEVEL"
@@ -41,16 +37,22 @@ fn start_logs(format: logs::Format, levels: &str) -> Result<(), Stop> {
     })
 }
 
-fn run(options: options::Node, mesh: Option<fnmesh_mesh::Config>, watch: bool) -> Result<u8, Stop> {
-    let observer: Observer = if options.json {
+/// Runs a node with these options and what `adjust` makes of them, until a signal ends it, or `given_up`, at once.
+pub(super) fn run(
+    options: options::Node,
+    adjust: impl FnOnce(Config) -> Config,
+    given_up: impl Future<Output = ()>,
+) -> Result<u8, Stop> {
+    let json = options.json;
+    let config = adjust(config(options)?);
+    let observer: Observer = if json {
         Arc::new(report::json)
     } else {
-        let report = Report::default();
+        let report = if config.deploy_to.is_some() { Report::complete() } else { Report::default() };
         Arc::new(move |event| report.show(event))
     };
-    let config = Config { mesh, ..config(options, watch)? };
     raise_open_files(config.gateway.max_connections)?;
-    match node::run(config, observer) {
+    match node::run(config, observer, given_up) {
         Ok(0) => Ok(OK),
         Ok(_) => Ok(FAILED),
         Err(error) => Err(Stop::failed(error.to_string())),
@@ -81,7 +83,7 @@ fn raise_open_files(connections: NonZeroUsize) -> Result<(), Stop> {
     Ok(())
 }
 
-fn config(options: options::Node, watch: bool) -> Result<Config, Stop> {
+fn config(options: options::Node) -> Result<Config, Stop> {
     let max_body_bytes = usize::try_from(options.max_body.as_u64())
         .map_err(|_| Stop::usage("--max-body is larger than this machine's memory"))?;
     let gateway = fnmesh_gateway::Config {
@@ -116,12 +118,11 @@ fn config(options: options::Node, watch: bool) -> Result<Config, Stop> {
         python_extensions: environment::python_extensions(options.python_extension),
         tools,
         drain_timeout: options.drain_timeout,
-        mesh: None,
-        watch,
+        ..Config::default()
     })
 }
 
-fn mesh(options: options::Mesh) -> Result<Option<fnmesh_mesh::Config>, Stop> {
+pub(super) fn mesh(options: options::Mesh) -> Result<Option<fnmesh_mesh::Config>, Stop> {
     let (Some(address), Some(directory)) = (options.mesh, options.data) else { return Ok(None) };
     let token = options.token.map(|text| text.trim().parse());
     let token = token.transpose().map_err(|error| Stop::usage(format!("--token: {error}")))?;

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fnmesh_invoke::Failure;
 use fnmesh_mesh::{
     NodeId,
     deployments::{Change, Content, Deployment, Replicas},
@@ -19,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Busy, Hosting, TICK};
+use super::{Hosting, TICK};
 use crate::mesh;
 
 /// How long a deployment is watched until as many nodes serve it as are to.
@@ -59,6 +60,21 @@ pub(crate) enum Reply {
     End(Result<Value, String>),
 }
 
+/// Why an app is not deployed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DeployError {
+    #[error("{0}")]
+    Refused(String),
+    #[error("{app} does not start{}: {failure}\n{}", if *.is_served { "; the version before it serves on" } else { "" }, failure.stack)]
+    Start { app: Arc<str>, is_served: bool, failure: Failure },
+}
+
+impl From<String> for DeployError {
+    fn from(reason: String) -> Self {
+        Self::Refused(reason)
+    }
+}
+
 /// Where steps are told.
 #[derive(Clone, Debug)]
 pub(super) struct Progress(Option<mpsc::UnboundedSender<Reply>>);
@@ -80,7 +96,9 @@ impl Hosting {
     pub(super) async fn obey(self: Rc<Self>, Command { order, replies }: Command) {
         let progress = Progress(Some(replies.clone()));
         let ended = match order {
-            Order::Deploy { directory, name, replicas } => self.deploy(&directory, name, replicas, &progress).await,
+            Order::Deploy { directory, name, replicas } => {
+                self.deploy(&directory, name, replicas, &progress).await.map_err(|error| error.to_string())
+            }
             Order::Remove { app } => self.remove(&app).await,
             Order::Drain { node, on } if node == self.mesh.node() => Ok(Rc::clone(&self).drain(on, progress).await),
             Order::Drain { node, on } => self.drain_other(node, on, &progress).await,
@@ -88,15 +106,17 @@ impl Hosting {
         let _ = replies.send(Reply::End(ended));
     }
 
-    async fn deploy(
+    /// Ended early, it leaves everything as it was, or as it is to be.
+    pub(super) async fn deploy(
         &self,
         directory: &Path,
         name: Option<String>,
         replicas: Option<Replicas>,
         progress: &Progress,
-    ) -> Result<Value, String> {
+    ) -> Result<Value, DeployError> {
         if self.is_draining() {
-            return Err("this node drains; deploy at another one, or end it with `fnmesh drain --undo`".to_owned());
+            let reason = "this node drains; deploy at another one, or end it with `fnmesh drain --undo`".to_owned();
+            return Err(reason.into());
         }
         let app = read(directory.to_owned(), name).await?;
         let name: Arc<str> = app.name.as_str().into();
@@ -120,14 +140,9 @@ impl Hosting {
             Some(version) => {
                 progress.tell(format!("starting {name} v{version} on this node"));
                 // Until it is recorded, nobody but this task knows why it is served.
-                self.change(&name, |hosted| hosted.busy = Some(Busy::Starting));
-                let recorded = async {
-                    self.try_out(&name, &content, version).await?;
-                    self.record(&name, content, replicas).await
-                };
-                let recorded = recorded.await;
-                self.change(&name, |hosted| hosted.busy = None);
-                recorded?
+                let _busy = self.keep_busy(&name);
+                self.try_out(&name, &content, version).await?;
+                self.record(&name, content, replicas).await?
             }
         };
         drop(turn);
@@ -172,7 +187,7 @@ impl Hosting {
     }
 
     /// Serves a version that is not deployed yet; what was served until then goes on if it does not start.
-    async fn try_out(&self, app: &Arc<str>, content: &Content, version: u64) -> Result<(), String> {
+    async fn try_out(&self, app: &Arc<str>, content: &Content, version: u64) -> Result<(), DeployError> {
         let begin = Instant::now();
         let before = self.host.serving(app);
         self.unpack_own(app, content).await?;
@@ -186,8 +201,7 @@ impl Hosting {
                     // Calls of an app that was never deployed are calls of an app that is not there.
                     self.host.runtime.remove(app);
                 }
-                let kept = before.map_or_else(String::new, |_| "; the version before it serves on".to_owned());
-                Err(format!("{app} does not start{kept}: {failure}\n{}", failure.stack))
+                Err(DeployError::Start { app: Arc::clone(app), is_served: before.is_some(), failure })
             }
         }
     }
@@ -264,7 +278,7 @@ impl Hosting {
         record.map_or_else(|| node.to_string(), |record| record.profile.name.to_string())
     }
 
-    async fn remove(&self, app: &str) -> Result<Value, String> {
+    pub(super) async fn remove(&self, app: &str) -> Result<Value, String> {
         let registry = self.mesh.deployments().snapshot();
         let known = registry.get(app).filter(|deployment| deployment.content.is_some());
         let Some(known) = known else {

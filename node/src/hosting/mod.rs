@@ -6,6 +6,7 @@
 
 mod announce;
 mod deploy;
+mod dev;
 mod drain;
 mod start;
 
@@ -329,7 +330,7 @@ impl Hosting {
     }
 
     fn is_served_from_a_directory(&self, app: &str) -> bool {
-        self.host.names.borrow().contains_key(app)
+        self.host.config.deploy_to.is_none() && self.host.names.borrow().contains_key(app)
     }
 
     fn turn(&self, app: &Arc<str>) -> Rc<Mutex<()>> {

@@ -123,12 +123,10 @@ impl Hosting {
         let previous = self.apps.borrow().get(app).and_then(|hosted| hosted.serving);
         // Known by its number as soon as it serves.
         self.change(app, |hosted| (hosted.serving, hosted.before) = (Some((version, content.hash)), previous));
-        let served = self.host.runtime.host(&read, &dependencies).await;
-        self.change(app, |hosted| match &served {
-            Ok(()) => hosted.failed = None,
-            Err(_) => hosted.serving = previous,
-        });
-        served?;
+        let undo = Undo::new(|| self.change(app, |hosted| hosted.serving = previous));
+        self.host.runtime.host(&read, &dependencies).await?;
+        undo.leave();
+        self.change(app, |hosted| hosted.failed = None);
         self.clean_versions(app);
         Ok(())
     }
@@ -215,6 +213,13 @@ impl Hosting {
         });
     }
 
+    /// Nothing else is done about an app until the returned guard is dropped.
+    pub(super) fn keep_busy(&self, app: &Arc<str>) -> impl Drop + use<'_> {
+        self.change(app, |hosted| hosted.busy = Some(Busy::Starting));
+        let app = Arc::clone(app);
+        Undo::new(move || self.change(&app, |hosted| hosted.busy = None))
+    }
+
     /// Where the content of an app is unpacked.
     pub(super) fn place(&self, app: &str, hash: &[u8; 32]) -> PathBuf {
         self.directory.join(app).join(mesh::short(hash))
@@ -242,6 +247,27 @@ impl Hosting {
         let kept: BTreeSet<_> = registry.deployed().map(|(_, content)| content.bundle).collect();
         if let Err(error) = self.mesh.bundles().retain(&kept) {
             tracing::warn!(target: "fnmesh::node", %error, "cannot remove old bundles");
+        }
+    }
+}
+
+/// Undoes something when dropped, on an error or because its task ends early, unless it is to stay.
+struct Undo<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Undo<F> {
+    fn new(undo: F) -> Self {
+        Self(Some(undo))
+    }
+
+    fn leave(mut self) {
+        self.0 = None;
+    }
+}
+
+impl<F: FnOnce()> Drop for Undo<F> {
+    fn drop(&mut self) {
+        if let Some(undo) = self.0.take() {
+            undo();
         }
     }
 }

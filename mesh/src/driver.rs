@@ -43,6 +43,12 @@ const ADDRESS_CHECK: Duration = Duration::from_secs(1);
 /// To how many peers news of deployments are told, so that in a small mesh each node tells all, and in a large one each
 /// tells some, which reach all within a few steps; a link that comes up carries all records, in any case.
 const TOLD: usize = 16;
+/// How long a node that is said to be dead has to answer.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
+/// How long one that answers has to tell the mesh so.
+const OBJECTION: Duration = Duration::from_secs(1);
+/// Why the links to it are closed.
+const DEAD: &str = "this node is taken for dead";
 /// New members are written down together with those that come within this time.
 const KEEP_AFTER: Duration = Duration::from_secs(1);
 
@@ -54,6 +60,8 @@ pub(crate) enum Input {
     Link(Change),
     /// A member is to be dialled again.
     Redial(NodeId),
+    /// It is known whether this node answers, which was said to be dead.
+    Looked(NodeId),
     /// The members are to be written down.
     Keep,
     /// The machine may have another address; it is looked again and again from now on.
@@ -173,6 +181,7 @@ impl<L: Invoke + Clone> Driver<L> {
                     }
                 }
                 Input::Keep => self.keep(),
+                Input::Looked(node) => self.follow([node]),
                 Input::CheckAddress => self.check_address(),
                 Input::Denied(nodes) => self.exclude(&nodes),
                 Input::Deployed(records) => {
@@ -205,7 +214,7 @@ impl<L: Invoke + Clone> Driver<L> {
     }
 
     fn act(&mut self, actions: Vec<Action>) {
-        let mut changed = Vec::new();
+        let (mut changed, mut doubted) = (Vec::new(), Vec::new());
         for action in actions {
             match action {
                 Action::Send { to, address, bytes } => self.links.gossip(to, address, bytes),
@@ -230,18 +239,44 @@ impl<L: Invoke + Clone> Driver<L> {
                     tracing::info!(target: "fnmesh::mesh", peer = %node, %address, "node has moved");
                     self.keep_soon();
                 }
-                Action::Down(node) => {
-                    tracing::warn!(target: "fnmesh::mesh", peer = %node, "node is down");
-                    self.links.close(node, "this node is taken for dead");
-                }
+                Action::Down(node) => self.doubt(node, &mut doubted),
                 Action::Left(node) => tracing::info!(target: "fnmesh::mesh", peer = %node, "node has left"),
             }
         }
+        // Of those that may not be dead there is more to say in a moment.
+        changed.retain(|node| !doubted.contains(node));
         if !changed.is_empty() {
-            self.table.follow(&self.membership.borrow(), changed);
-            self.view.members.store(Arc::new(self.members()));
-            self.view.changed.send_replace(());
+            self.follow(changed);
         }
+    }
+
+    /// Brings routes and view up to date.
+    fn follow(&mut self, changed: impl IntoIterator<Item = NodeId>) {
+        self.table.follow(&self.membership.borrow(), changed);
+        self.view.members.store(Arc::new(self.members()));
+        self.view.changed.send_replace(());
+    }
+
+    /// Sees whether a node that membership takes for dead answers this one: a part of the mesh that was cut off takes
+    /// the others for dead, and says so when it is back. Such a node says at once that it lives; until then its routes
+    /// and the calls on its link stay.
+    fn doubt(&mut self, node: NodeId, doubted: &mut Vec<NodeId>) {
+        let Some(caller) = self.links.callers().get(node) else {
+            tracing::warn!(target: "fnmesh::mesh", peer = %node, "node is down");
+            return self.links.close(node, DEAD);
+        };
+        doubted.push(node);
+        let (links, inputs) = (Rc::clone(&self.links), self.inputs.clone());
+        self.tasks.spawn_local(async move {
+            if matches!(timeout(SIGN_OF_LIFE, rpc::ping(&caller)).await, Ok(Ok(()))) {
+                tracing::info!(target: "fnmesh::mesh", peer = %node, "node is said to be down, and answers");
+                sleep(OBJECTION).await;
+            } else {
+                tracing::warn!(target: "fnmesh::mesh", peer = %node, "node is down");
+                links.close(node, DEAD);
+            }
+            let _ = inputs.send(Input::Looked(node));
+        });
     }
 
     fn fetch(&mut self, of: NodeId, from: NodeId, address: SocketAddr) {

@@ -163,11 +163,12 @@ fn node_that_is_unplugged_on_a_long_way_is_left_out_until_it_is_back() {
     }
     cluster.wait_for_view(1, &[1]);
     load.go_on();
-    load.stop(1);
     cluster.network.switch().cut(1, false);
     for node in [0, 1, 2] {
         cluster.wait_for_view(node, &[1, 2]);
     }
+    load.go_on();
+    load.stop(1);
 }
 
 #[test]

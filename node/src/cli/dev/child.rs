@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use anstyle::Style;
 use rustix::{
     fd::OwnedFd,
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
@@ -125,9 +124,10 @@ impl Label {
 
     /// A line for people.
     pub(super) fn text(&self, line: &str) -> String {
-        let style: Style = DIM;
-        let text = format!("{style}{:<width$}{style:#} {line}", self.node, width = self.width);
-        format!("{}\n", text.trim_end())
+        let Self { node, width, .. } = self;
+        let space = if line.is_empty() { "" } else { " " };
+        let width = if line.is_empty() { 0 } else { *width };
+        format!("{DIM}{node:<width$}{DIM:#}{space}{line}\n")
     }
 }
 

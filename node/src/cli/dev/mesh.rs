@@ -225,8 +225,7 @@ async fn token(root: &Path, nodes: u8) -> io::Result<Token> {
 
 /// The first port above `port` that nobody listens at.
 fn free_port(ip: IpAddr, port: u16) -> io::Result<u16> {
-    let mut above = port.saturating_add(1)..=u16::MAX;
-    let free = above.find(|port| *port > 0 && TcpListener::bind((ip, *port)).is_ok());
+    let free = (port..=u16::MAX).skip(1).find(|port| TcpListener::bind((ip, *port)).is_ok());
     free.ok_or_else(|| io::Error::other(format!("no port above {port} is free; choose a lower one with --listen")))
 }
 

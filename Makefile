@@ -60,7 +60,8 @@ test-node: setup
 	cd runtime/node-js && node --test
 
 test-scripts: setup
-	scripts/check
+	cargo build -p fnmesh -p fnmesh-python
+	FNMESH=$(TARGET)/debug/fnmesh scripts/check
 
 dispatch: ## compare a call inside the Python worker with a loop over CPython's C API (options in BENCH)
 	cargo build --release -p fnmesh-python --features bench --target-dir $(TARGET)/dispatch

@@ -127,6 +127,8 @@ impl Hosting {
         let known = registry.get(&name).cloned();
         let replicas = replicas.or(known.as_ref().map(|known| known.replicas)).unwrap_or_default();
         let same = known.as_ref().and_then(|known| known.content.clone()).filter(|content| content.hash == app.hash);
+        // Until it is recorded whose bundle it is, it would be removed with those that nobody wants any more.
+        let bundles = self.bundles.read().await;
         let (content, new) = match same {
             Some(content) => (content, None),
             None => {
@@ -145,7 +147,7 @@ impl Hosting {
                 self.record(&name, content, replicas).await?
             }
         };
-        drop(turn);
+        drop((turn, bundles));
         self.clean_bundles();
         let is_new = known.is_none_or(|known| known != deployment);
         let hosts = self.watch(&deployment, progress).await?;
@@ -179,7 +181,6 @@ impl Hosting {
     }
 
     async fn pack(&self, app: App) -> Result<Content, String> {
-        let _bundles = self.bundles.read().await;
         let (bundles, hash) = (self.mesh.bundles().clone(), app.hash);
         let packed = task::spawn_blocking(move || bundles.add(|out| bundle::pack(&app, out))).await;
         let (bundle, bundle_bytes) = packed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;

@@ -8,8 +8,8 @@
 //! - [`identity`] says who a node is and how it joins, [`transport`] carries JSON-RPC over QUIC, `rpc` knows the
 //!   methods.
 //! - [`membership`], [`table`], [`balance`] and [`placement`] are state machines: who is in the mesh, who serves what,
-//!   which peer gets a call, and which nodes host an app. They do no I/O and read no clock. Nothing acts on
-//!   [`placement`] yet: an app runs where it is served from.
+//!   which peer gets a call, and which nodes host an app. They do no I/O and read no clock.
+//! - [`deployments`] is what the mesh serves, the same on all nodes in the end; [`Bundles`] come from peers by hash.
 //!
 //! Invariants:
 //! - a peer without a valid certificate of this mesh gets not one byte parsed as a call;

@@ -129,12 +129,13 @@ impl Hosting {
         let same = known.as_ref().and_then(|known| known.content.clone()).filter(|content| content.hash == app.hash);
         // Until it is recorded whose bundle it is, it would be removed with those that nobody wants any more.
         let bundles = self.bundles.read().await;
-        let (content, new) = match same {
-            Some(content) => (content, None),
-            None => {
+        let new = same.is_none().then(|| known.as_ref().map_or(0, |known| known.version) + 1);
+        let content = match same {
+            // Otherwise it may be nowhere any more.
+            Some(content) if self.mesh.bundles().contains(&content.bundle) => content,
+            _ => {
                 progress.tell(format!("packing {name}"));
-                let version = known.as_ref().map_or(0, |known| known.version) + 1;
-                (self.pack(app).await?, Some(version))
+                self.pack(app).await?
             }
         };
         let deployment = match new {

@@ -287,7 +287,10 @@ impl Hosting {
         let sites = view.sites(&deployment.app, own);
         let about = (own.node, &*deployment.app);
         let config = if hosted.is_new(deployment.revision, now) { &self.prompt } else { &self.config };
-        hosted.placement.decide(config, about, deployment.replicas, &sites, demand, now)
+        match hosted.placement.decide(config, about, deployment.replicas, &sites, demand, now) {
+            Decision::Host if is_waiting => Decision::Stay,
+            decision => decision,
+        }
     }
 
     fn asked(self: &Rc<Self>, ask: Ask, tasks: &mut JoinSet<()>) {

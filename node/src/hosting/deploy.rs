@@ -12,7 +12,10 @@ use fnmesh_mesh::{
     NodeId,
     deployments::{Change, Content, Deployment, Replicas},
 };
-use fnmesh_runtime::{app::App, bundle};
+use fnmesh_runtime::{
+    app::App,
+    bundle::{self, BundleError},
+};
 use serde_json::{Value, json};
 use tokio::{
     sync::mpsc,
@@ -184,7 +187,11 @@ impl Hosting {
     async fn pack(&self, app: App) -> Result<Content, String> {
         let (bundles, hash) = (self.mesh.bundles().clone(), app.hash);
         let packed = task::spawn_blocking(move || bundles.add(|out| bundle::pack(&app, out))).await;
-        let (bundle, bundle_bytes) = packed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let refused = |error: BundleError| match error {
+            BundleError::Stream(error) => format!("the bundle cannot be kept below the --data of this node: {error}"),
+            error => error.to_string(),
+        };
+        let (bundle, bundle_bytes) = packed.map_err(|error| error.to_string())?.map_err(refused)?;
         Ok(Content { hash, bundle, bundle_bytes })
     }
 

@@ -103,15 +103,16 @@ impl Remote {
 
     /// Waits until somebody serves an app, if it is deployed and nobody does; whether it had to wait.
     pub(crate) async fn route_comes(&self, app: &str) -> Result<bool, Error> {
-        let mut news = self.mesh.member_changes();
-        let is_awaited = || {
+        // Each call of a peer's function comes here: the routes first, which nearly always have it.
+        let is_deployed = || {
             let registry = self.mesh.deployments().snapshot();
-            let is_deployed = registry.get(app).is_some_and(|deployment| deployment.content.is_some());
-            is_deployed && self.mesh.routes().load().app(app).is_none()
+            registry.get(app).is_some_and(|deployment| deployment.content.is_some())
         };
+        let is_awaited = || self.mesh.routes().load().app(app).is_none() && is_deployed();
         if !is_awaited() {
             return Ok(false);
         }
+        let mut news = self.mesh.member_changes();
         let served = async {
             while is_awaited() {
                 // The thread of the mesh ends with the node.

@@ -87,8 +87,9 @@ pub fn load(calls: usize, capacity: usize, is_saturated: bool) -> Load {
     if is_saturated { load } else { load.min(Load::FULL) }
 }
 
-/// Whether a node with apps that are so busy may take another: in none of them calls wait for others to end. The sum over its apps would
-/// say nothing of it: pools grow apart from each other, so that a few apps with one call each are full, all of them.
+/// Whether a node with apps that are so busy may take another: in none of them calls wait for others to end. The sum
+/// over its apps would say nothing of it: pools grow apart from each other, so that a few apps with one call each are
+/// full, all of them.
 pub fn has_room(loads: impl IntoIterator<Item = Load>) -> bool {
     loads.into_iter().all(|load| load <= Load::FULL)
 }

@@ -1,9 +1,13 @@
 //! What this node says of itself.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use fnmesh_invoke::{AppState, AppStatus, Function};
 use fnmesh_mesh::membership::{App, Load, Profile, Status};
+use fnmesh_runtime::Demand;
 
 use super::{Busy, Hosting, drain::Drain, load};
 
@@ -15,8 +19,7 @@ impl Hosting {
     }
 
     /// Tells the mesh what is new.
-    pub(super) fn announce(&self) {
-        let demand = self.host.runtime.demand();
+    pub(super) fn announce(&self, demand: &BTreeMap<String, Demand>) {
         let apps = self.apps.borrow();
         let is_stopping = |app: &App| apps.get(&app.name).is_some_and(|hosted| hosted.busy == Some(Busy::Stopping));
         let serves = self.serves.borrow();

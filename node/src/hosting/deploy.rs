@@ -152,7 +152,6 @@ impl Hosting {
             }
         };
         drop((turn, bundles));
-        self.clean_bundles();
         let is_new = known.is_none_or(|known| known != deployment);
         let hosts = self.watch(&deployment, progress).await?;
         self.await_copy(&deployment).await;

@@ -13,8 +13,9 @@ mod start;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
+    fs,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -178,6 +179,7 @@ impl Hosting {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         changes.mark_changed();
+        let mut has_old_bundles = true;
         tasks.spawn_local(Rc::clone(&self).resume());
         for number in 0_u32.. {
             tokio::select! {
@@ -191,21 +193,26 @@ impl Hosting {
                 changes.mark_unchanged();
                 self.read_apps();
             }
-            let has_news = [&mut members, &mut deployments].map(|it| {
+            let [of_members, of_deployments] = [&mut members, &mut deployments].map(|it| {
                 let has_changed = it.has_changed().unwrap_or(false);
                 it.mark_unchanged();
                 has_changed
             });
-            let all = has_news.contains(&true) || number % ALL_EVERY == 0;
-            self.look(all, &mut tasks);
-            self.announce();
+            has_old_bundles |= of_deployments;
+            if has_old_bundles {
+                // Later, if one is being packed or fetched.
+                has_old_bundles = !self.clean_bundles();
+            }
+            let demand = self.host.runtime.demand();
+            let all = of_members || of_deployments || number % ALL_EVERY == 0;
+            self.look(all, &demand, &mut tasks);
+            self.announce(&demand);
         }
     }
 
     /// Does what placement decides about the apps that are here, or about all.
-    fn look(self: &Rc<Self>, all: bool, tasks: &mut JoinSet<()>) {
+    fn look(self: &Rc<Self>, all: bool, demand: &BTreeMap<String, Demand>, tasks: &mut JoinSet<()>) {
         let now = Instant::now();
-        let demand = self.host.runtime.demand();
         let registry = self.mesh.deployments().snapshot();
         let view = self.view();
         let loads = || demand.values().map(|demand| load(*demand));
@@ -360,6 +367,6 @@ fn load(demand: Demand) -> Load {
 }
 
 /// The names of these directories' entries; none if they are not there.
-fn entries(directory: &std::path::Path) -> BTreeSet<PathBuf> {
-    std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+fn entries(directory: &Path) -> BTreeSet<PathBuf> {
+    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }

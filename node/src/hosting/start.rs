@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use fnmesh_invoke::Failure;
@@ -31,7 +31,7 @@ use crate::{app::failure, mesh};
 /// How many nodes keep the bundle of an app, whoever serves it.
 const COPIES: usize = 3;
 /// How long a node that comes back waits for others to tell what was deployed meanwhile.
-const NEWS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+const NEWS_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Hosting {
     /// Serves again what this node served before it ended, but for what enough others serve by now.
@@ -70,8 +70,8 @@ impl Hosting {
         tasks.spawn_local(async move {
             let turn = hosting.turn(&deployment.app);
             let _turn = turn.lock().await;
+            let _busy = hosting.keep_busy(&deployment.app);
             hosting.bring_up(&deployment).await;
-            hosting.change(&deployment.app, |hosted| hosted.busy = None);
         });
     }
 
@@ -147,14 +147,11 @@ impl Hosting {
             return;
         }
         self.change(&deployment.app, |hosted| hosted.is_copying = true);
-        let (hosting, deployment) = (Rc::clone(self), Arc::clone(deployment));
+        let (hosting, deployment, content) = (Rc::clone(self), Arc::clone(deployment), content.clone());
         tasks.spawn_local(async move {
             let turn = hosting.turn(&deployment.app);
             let turn = turn.lock().await;
-            let fetched = match &deployment.content {
-                Some(content) => hosting.fetch(&deployment, content).await,
-                None => return,
-            };
+            let fetched = hosting.fetch(&deployment, &content).await;
             drop(turn);
             if let Err(error) = fetched {
                 tracing::warn!(target: "fnmesh::node", app = %deployment.app, %error, "no copy of a bundle yet");
@@ -209,7 +206,6 @@ impl Hosting {
             hosting
                 .change(&app, |hosted| *hosted = super::Hosted { turn: Rc::clone(&hosted.turn), ..Default::default() });
             hosting.clean(&app);
-            hosting.clean_bundles();
         });
     }
 
@@ -240,14 +236,15 @@ impl Hosting {
         remove(&self.directory.join(app));
     }
 
-    /// Removes bundles that nobody will ask for.
-    pub(super) fn clean_bundles(&self) {
-        let Ok(_alone) = self.bundles.try_write() else { return };
+    /// Removes bundles that nobody will ask for; whether it could, as none is being packed or fetched.
+    pub(super) fn clean_bundles(&self) -> bool {
+        let Ok(_alone) = self.bundles.try_write() else { return false };
         let registry = self.mesh.deployments().snapshot();
         let kept: BTreeSet<_> = registry.deployed().map(|(_, content)| content.bundle).collect();
         if let Err(error) = self.mesh.bundles().retain(&kept) {
             tracing::warn!(target: "fnmesh::node", %error, "cannot remove old bundles");
         }
+        true
     }
 }
 

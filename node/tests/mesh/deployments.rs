@@ -2,7 +2,6 @@ use std::{
     fs,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
-    time::Duration,
 };
 
 use rustix::process::Signal;
@@ -225,7 +224,7 @@ fn deployments_on_two_nodes_at_once_end_in_one() {
 #[test]
 fn command_finds_the_only_node_of_the_machine() {
     let apps = shop();
-    let cluster = empty(1);
+    let mut cluster = empty(1);
     let deploy = |runs: &std::path::Path| {
         output(fnmesh().env("XDG_RUNTIME_DIR", runs).args(["deploy", apps.path("shop").to_str().unwrap()]))
     };
@@ -237,6 +236,6 @@ fn command_finds_the_only_node_of_the_machine() {
     assert!(stderr(&nobody).contains("no node of a mesh runs on this machine"), "{}", stderr(&nobody));
     // One that was killed is not found, and forgotten.
     cluster.nodes[0].signal(Signal::KILL);
-    thread::sleep(Duration::from_millis(100));
+    cluster.nodes[0].ended();
     assert_eq!(deploy(cluster.nodes[0].cache()).status.code(), Some(3));
 }

@@ -40,8 +40,8 @@ const LAST_REDIAL: Duration = Duration::from_secs(2);
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
 /// How often it is seen whether the machine still has the address that peers were told.
 const ADDRESS_CHECK: Duration = Duration::from_secs(1);
-/// To how many peers news of deployments are told, so that in a small mesh each node tells all, and in a large one each
-/// tells some, which reach all within a few steps; a link that comes up carries all records, in any case.
+/// To how many peers news of deployments are passed on, so that in a large mesh they reach those, too, to which who made
+/// them has no link; a link that comes up carries all records, in any case.
 const TOLD: usize = 16;
 /// How long a node that is said to be dead has to answer.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
@@ -70,6 +70,8 @@ pub(crate) enum Input {
     Denied(Vec<NodeId>),
     /// These records of what is deployed are new to this node.
     Deployed(Vec<Arc<Deployment>>),
+    /// This node has made a record; the sender is dropped once all peers have heard of it.
+    Changed(Arc<Deployment>, mpsc::Sender<()>),
     /// The certificate is to be renewed if it is time, or for whoever asks in any case.
     Renew(Option<oneshot::Sender<Result<(), String>>>),
     /// The node ends, and says so to the others.
@@ -163,7 +165,7 @@ impl<L: Invoke + Clone> Driver<L> {
                     self.handle(Event::LinkBack(node));
                     self.tell_denied(node);
                     let all: Vec<_> = self.deployments.snapshot().all().cloned().collect();
-                    self.tell_deployed(node, all.into());
+                    self.tell_deployed(node, all.into(), None);
                 }
                 Input::Link(Change::Lost(node, reason)) => {
                     // Dialling goes on and fails for the same reason again and again.
@@ -189,7 +191,13 @@ impl<L: Invoke + Clone> Driver<L> {
                     fastrand::shuffle(&mut peers);
                     let records: Arc<[_]> = records.into();
                     for peer in peers.into_iter().take(TOLD) {
-                        self.tell_deployed(peer, Arc::clone(&records));
+                        self.tell_deployed(peer, Arc::clone(&records), None);
+                    }
+                }
+                Input::Changed(record, heard) => {
+                    let records: Arc<[_]> = [record].into();
+                    for peer in self.links.callers().nodes() {
+                        self.tell_deployed(peer, Arc::clone(&records), Some(heard.clone()));
                     }
                 }
                 Input::Renew(asked) => self.renew(asked),
@@ -353,13 +361,14 @@ impl<L: Invoke + Clone> Driver<L> {
         }
     }
 
-    /// Tells a peer what is deployed, and goes on trying as long as there is a link.
-    fn tell_deployed(&mut self, node: NodeId, records: Arc<[Arc<Deployment>]>) {
+    /// Tells a peer what is deployed, and goes on trying as long as there is a link; `heard` is dropped then.
+    fn tell_deployed(&mut self, node: NodeId, records: Arc<[Arc<Deployment>]>, heard: Option<mpsc::Sender<()>>) {
         if records.is_empty() {
             return;
         }
         let callers = self.links.callers().clone();
         self.tasks.spawn_local(async move {
+            let _heard = heard;
             while let Some(caller) = callers.get(node) {
                 match timeout(FETCH_TIMEOUT, rpc::announce(&caller, &records)).await {
                     Ok(Ok(())) => return,

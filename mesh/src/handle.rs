@@ -7,7 +7,6 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::JoinSet,
     time::{error::Elapsed, timeout},
 };
 
@@ -139,31 +138,18 @@ impl Handle {
         &self.started.bundles
     }
 
-    /// Deploys or removes an app, and tells the mesh; its record then. Blocks on the disk.
+    /// Deploys or removes an app, and tells the mesh; its record then, and when the others have heard of it. Blocks on
+    /// the disk.
     ///
     /// # Errors
     /// [`ChangeError`], with nothing changed.
-    pub fn change(&self, app: &str, change: Change) -> Result<Arc<Deployment>, ChangeError> {
+    pub fn change(&self, app: &str, change: Change) -> Result<(Arc<Deployment>, Heard), ChangeError> {
         let (record, is_news) = self.deployments().change(app, change, self.node(), SystemTime::now())?;
+        let (telling, heard) = mpsc::channel(1);
         if is_news {
-            let _ = self.inputs.send(Input::Deployed(vec![Arc::clone(&record)]));
+            let _ = self.inputs.send(Input::Changed(Arc::clone(&record), telling));
         }
-        Ok(record)
-    }
-
-    /// Waits until all nodes that there are links to have heard of a record, for a second at most: who comes later is
-    /// told in any case.
-    pub async fn spread(&self, record: &Arc<Deployment>) {
-        let mut telling = JoinSet::new();
-        for peer in self.callers().nodes() {
-            let (caller, record) = (self.callers().get(peer), Arc::clone(record));
-            telling.spawn(async move {
-                if let Some(caller) = caller {
-                    let _ = rpc::announce(&caller, &[record]).await;
-                }
-            });
-        }
-        let _ = timeout(SPREAD_PATIENCE, telling.join_all()).await;
+        Ok((record, Heard(heard)))
     }
 
     /// Asks a peer to host an app, too. It decides itself whether it does.
@@ -200,6 +186,18 @@ impl Handle {
     /// How threads dial peers for their own calls.
     pub(crate) fn own_links(&self) -> &Setup {
         &self.started.own_links
+    }
+}
+
+/// Whether the other nodes know what this one has changed.
+#[derive(Debug)]
+pub struct Heard(mpsc::Receiver<()>);
+
+impl Heard {
+    /// Waits until all nodes to which there are links do, for a second at most: they are told in any case.
+    pub async fn by_all(mut self) {
+        // Nothing is ever sent.
+        let _ = timeout(SPREAD_PATIENCE, self.0.recv()).await;
     }
 }
 

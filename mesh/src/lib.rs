@@ -46,7 +46,7 @@ pub use bundles::{Bundles, FetchError};
 pub use config::{Config, Join};
 pub use dispatch::{Dispatch, MAX_HOPS};
 pub use driver::Member;
-pub use handle::Handle;
+pub use handle::{Handle, Heard};
 pub use id::{InvalidId, NodeId};
 pub use mesh::{Ask, Mesh};
 pub use start::StartError;

@@ -27,7 +27,7 @@ fn pair() -> (tempfile::TempDir, [Mesh; 2], Content, Vec<u8>) {
 }
 
 fn deploy(mesh: &Mesh, content: Option<Content>) -> u64 {
-    mesh.handle().change("shop", Change { content, replicas: Replicas::Auto }).unwrap().version
+    mesh.handle().change("shop", Change { content, replicas: Replicas::Auto }).unwrap().0.version
 }
 
 fn version(mesh: &Mesh) -> Option<u64> {

@@ -162,8 +162,8 @@ impl Hosting {
         let (mesh, app) = (self.mesh.clone(), Arc::clone(app));
         let change = Change { content: Some(content), replicas };
         let changed = task::spawn_blocking(move || mesh.change(&app, change)).await;
-        let deployment = changed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        self.mesh.spread(&deployment).await;
+        let (deployment, heard) = changed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        heard.by_all().await;
         Ok(deployment)
     }
 

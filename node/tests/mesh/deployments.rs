@@ -154,6 +154,21 @@ fn app_of_a_killed_node_starts_elsewhere() {
 }
 
 #[test]
+fn bundles_are_kept_by_others_and_go_with_the_version() {
+    let apps = shop();
+    let cluster = empty(2);
+    let bundles = |index: usize| fs::read_dir(cluster.data(index).join("mesh/bundles")).unwrap().count();
+    cluster.deploy(1, &apps.path("shop"), &[]);
+    assert_eq!([bundles(0), bundles(1)], [1, 1]);
+    assert!(cluster.nodes[0].workers().is_empty(), "the first node only keeps it");
+    apps.write("shop/more.py", "def more() -> str: return 'more'\n");
+    cluster.deploy(1, &apps.path("shop"), &[]);
+    wait_until(|| [bundles(0), bundles(1)] == [1, 1], || "the new bundle alone".to_owned());
+    assert!(cluster.ask(1, &["rm", "shop"]).status.success());
+    wait_until(|| [bundles(0), bundles(1)] == [0, 0], || "no bundle".to_owned());
+}
+
+#[test]
 fn deployments_outlive_a_restart_of_the_whole_mesh() {
     let apps = shop();
     let mut cluster = empty(1);

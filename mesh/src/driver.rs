@@ -60,8 +60,10 @@ pub(crate) enum Input {
     Link(Change),
     /// A member is to be dialled again.
     Redial(NodeId),
-    /// It is known whether this node answers, which was said to be dead.
-    Looked(NodeId),
+    /// This node, which was said to be dead, does not answer.
+    Silent(NodeId),
+    /// This node, which was said to be dead, answers, and has had its time to say so.
+    Objected(NodeId),
     /// The members are to be written down.
     Keep,
     /// The machine may have another address; it is looked again and again from now on.
@@ -183,7 +185,8 @@ impl<L: Invoke + Clone> Driver<L> {
                     }
                 }
                 Input::Keep => self.keep(),
-                Input::Looked(node) => self.follow([node]),
+                Input::Silent(node) => self.bury(node),
+                Input::Objected(node) => self.follow([node]),
                 Input::CheckAddress => self.check_address(),
                 Input::Denied(nodes) => self.exclude(&nodes),
                 Input::Deployed(records) => {
@@ -269,22 +272,28 @@ impl<L: Invoke + Clone> Driver<L> {
     /// the others for dead, and says so when it is back. Such a node says at once that it lives; until then its routes
     /// and the calls on its link stay.
     fn doubt(&mut self, node: NodeId, doubted: &mut Vec<NodeId>) {
-        let Some(caller) = self.links.callers().get(node) else {
-            tracing::warn!(target: "fnmesh::mesh", peer = %node, "node is down");
-            return self.links.close(node, DEAD);
-        };
+        let Some(caller) = self.links.callers().get(node) else { return self.bury(node) };
         doubted.push(node);
-        let (links, inputs) = (Rc::clone(&self.links), self.inputs.clone());
+        let inputs = self.inputs.clone();
         self.tasks.spawn_local(async move {
-            if matches!(timeout(SIGN_OF_LIFE, rpc::ping(&caller)).await, Ok(Ok(()))) {
+            let verdict = if matches!(timeout(SIGN_OF_LIFE, rpc::ping(&caller)).await, Ok(Ok(()))) {
                 tracing::info!(target: "fnmesh::mesh", peer = %node, "node is said to be down, and answers");
                 sleep(OBJECTION).await;
+                Input::Objected(node)
             } else {
-                tracing::warn!(target: "fnmesh::mesh", peer = %node, "node is down");
-                links.close(node, DEAD);
-            }
-            let _ = inputs.send(Input::Looked(node));
+                Input::Silent(node)
+            };
+            let _ = inputs.send(verdict);
         });
+    }
+
+    /// Ends the links to a node that is dead, unless it has come back while it was asked.
+    fn bury(&mut self, node: NodeId) {
+        if self.membership.borrow().member(node).is_none() {
+            tracing::warn!(target: "fnmesh::mesh", peer = %node, "node is down");
+            self.links.close(node, DEAD);
+        }
+        self.follow([node]);
     }
 
     fn fetch(&mut self, of: NodeId, from: NodeId, address: SocketAddr) {

@@ -52,7 +52,7 @@ pub struct Demand {
     pub calls: usize,
     /// Calls that its instances can run at a time.
     pub capacity: usize,
-    /// Whether calls wait in a pool that has as many instances as it may.
+    /// Whether calls wait, in line or for a core, in a pool that can have no more instances.
     pub is_saturated: bool,
     /// Grows with each call, and changes when instances go.
     pub counter: u64,

@@ -1,7 +1,10 @@
 use fnmesh_invoke::Language;
 
 use super::*;
-use crate::manifest::Manifest;
+use crate::{
+    manifest::Manifest,
+    pool::plan::{Bounds, Effort, Event, Load, Plan, Use},
+};
 
 /// A pool with so many instances of 10 places each.
 fn pool(instances: u32) -> LocalPool {
@@ -52,4 +55,24 @@ fn slow_calls_are_spread() {
     let pool = pool(2);
     pool.channels.borrow().iter().for_each(|channel| channel.tick(1));
     assert_eq!(picks(&pool, 4), [0, 1, 0, 1]);
+}
+
+#[test]
+fn calls_of_instances_that_compute_without_a_pause_are_spread() {
+    let local = pool(2);
+    let (pool, now) = (&local.pool, Instant::now());
+    local.channels.borrow().iter().for_each(|channel| pool.note_ready(Arc::clone(channel.instance())));
+    assert_eq!((pool.is_saturated(), pool.occupancy()), (false, (0, 20)));
+    let mut plan = Plan::new(Bounds { max: 1, ..pool.bounds });
+    plan.open(now);
+    let mut used = Use { id: 0, in_flight: 2, calls: 2, answered: true };
+    let load = Load { queued: 0, head_since: None, instances: &[used] };
+    plan.handle(Event::Ready(0), &load, now);
+    for _ in 0..2 {
+        used.calls += 1;
+        plan.note_effort(&Effort { cores: vec![Some(1.0)], idle: Some(1.0) }, &[used]);
+    }
+    pool.publish(&plan, None, now);
+    assert_eq!(picks(&local, 4), [0, 1, 0, 1]);
+    assert_eq!((pool.is_saturated(), pool.occupancy()), (true, (4, 2)), "one computes at a time");
 }

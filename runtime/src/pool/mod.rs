@@ -3,6 +3,7 @@
 //! One task owns a pool ([`supervise`]); threads that call share this struct with it. A call that finds an instance
 //! with room and no queue reads two flags of it, and writes nothing.
 
+mod effort;
 pub(crate) mod plan;
 pub(crate) mod queue;
 mod status;
@@ -49,6 +50,10 @@ pub(crate) struct Pool {
     bell: Notify,
     /// Set while there are as many instances as there may be.
     is_at_most: AtomicBool,
+    /// Set while calls are to be spread evenly.
+    is_strained: AtomicBool,
+    /// Set while all instances compute as much as they can, and no other could help.
+    is_exhausted: AtomicBool,
     /// Whether new instances take one call at a time until they have answered one.
     on_probation: AtomicBool,
     published: Mutex<Published>,
@@ -80,6 +85,8 @@ impl Pool {
             armed: AtomicBool::new(false),
             bell: Notify::new(),
             is_at_most: AtomicBool::new(false),
+            is_strained: AtomicBool::new(false),
+            is_exhausted: AtomicBool::new(false),
             on_probation: AtomicBool::new(false),
             published: Mutex::default(),
             instances: Mutex::default(),
@@ -199,16 +206,22 @@ impl Pool {
         self.queue.set_capacity(instances * self.bounds.concurrency, Instant::now());
     }
 
-    /// Whether calls wait and no more instances can start.
-    pub(crate) fn is_saturated(&self) -> bool {
-        self.queue.has_line() && self.is_at_most.load(Relaxed)
+    /// Whether its instances compute as much as they can: a call is better off at the least busy one.
+    pub(crate) fn is_strained(&self) -> bool {
+        self.is_strained.load(Relaxed)
     }
 
-    /// The calls that run and wait, and how many can run at a time.
+    /// Whether calls wait, in line or for a core, and no more instances can start.
+    pub(crate) fn is_saturated(&self) -> bool {
+        self.is_exhausted.load(Relaxed) || (self.queue.has_line() && self.is_at_most.load(Relaxed))
+    }
+
+    /// The calls that run and wait, and how many can run at a time: where cores are what is short, one in each instance.
     pub(crate) fn occupancy(&self) -> (usize, usize) {
         let instances = lock(&self.instances);
         let in_flight: usize = instances.values().map(|instance| instance.in_flight()).sum();
-        (in_flight + self.queue.length().calls, instances.len() * self.bounds.concurrency)
+        let at_a_time = if self.is_exhausted.load(Relaxed) { 1 } else { self.bounds.concurrency };
+        (in_flight + self.queue.length().calls, instances.len() * at_a_time)
     }
 
     /// How many calls have reached the instances that are there now.

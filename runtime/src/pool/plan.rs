@@ -2,11 +2,13 @@
 //!
 //! The rule: `want = ceil(average concurrency / (0.7 * concurrency of one instance))`, over the last 60 s, or over the
 //! last 6 s where that is more; at once as many as there are calls for, when the first call of the queue waits longer
-//! than a start takes. Nothing but time makes a pool smaller: an instance stops when no call has reached it for
-//! `keep_alive`, and the pool does not want it. Callers fill one instance before the next, so the others get there.
+//! than a start takes; and more than there are when all of them compute without a pause and the machine has cores left.
+//! Nothing but time makes a pool smaller: an instance stops when no call has reached it for `keep_alive`, and the pool
+//! does not want it. Callers fill one instance before the next, so the others get there.
 
 mod average;
 mod health;
+mod strain;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +20,8 @@ use std::{
 use average::Average;
 use health::Health;
 pub(crate) use health::{Circuit, Death};
+pub(crate) use strain::Effort;
+use strain::Strain;
 
 /// How often the load of a pool that has calls is looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(200);
@@ -109,6 +113,7 @@ pub(crate) struct Plan {
     next: Id,
     want: usize,
     average: Average,
+    strain: Strain,
     health: Health,
     /// How long starts take.
     start_time: Option<Duration>,
@@ -126,6 +131,7 @@ impl Plan {
             // One is needed to learn the functions.
             want: bounds.min.max(1),
             average: Average::default(),
+            strain: Strain::default(),
             health: Health::default(),
             start_time: None,
             active: false,
@@ -163,14 +169,23 @@ impl Plan {
         self.look(load, now)
     }
 
+    /// Notes how much the ready instances, whose uses these are, have computed lately: the next look heeds it.
+    pub(crate) fn note_effort(&mut self, effort: &Effort, uses: &[Use]) {
+        let answers = uses.iter().map(|it| it.calls.saturating_sub(it.in_flight as u64)).sum();
+        self.strain.note(effort, answers, self.instances.len());
+    }
+
     /// What `load` calls for. To be called at [`Plan::next_look`], and when calls begin after a pause.
     pub(crate) fn look(&mut self, load: &Load<'_>, now: Instant) -> Vec<Action> {
         let (in_flight, new_calls) = self.note_uses(load.instances, now);
         let busy = in_flight + load.queued;
         self.active = busy > 0 || new_calls > 0;
         self.average.add(busy, now);
-        if !self.active && self.is_forgotten(now) {
-            self.average = Average::default();
+        if !self.active {
+            self.strain.clear();
+            if self.is_forgotten(now) {
+                self.average = Average::default();
+            }
         }
         self.impatient = load.head_since.map(|since| since + self.start_time.unwrap_or_default());
         self.want = self.wanted(load, busy, now);
@@ -206,6 +221,17 @@ impl Plan {
     /// Instances it would have if all starts went well.
     pub(crate) fn want(&self) -> usize {
         self.want
+    }
+
+    /// Whether all instances compute as much as they can, so that calls have to be spread evenly.
+    pub(crate) fn is_strained(&self) -> bool {
+        self.strain.is_high()
+    }
+
+    /// Whether they do, and no other instance could help.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        let is_at_most = self.ready().count() >= self.bounds.max;
+        self.strain.is_high() && (is_at_most || self.strain.is_machine_full())
     }
 
     /// Instances that start, or wait to.
@@ -283,7 +309,7 @@ impl Plan {
     fn wanted(&self, load: &Load<'_>, busy: usize, now: Instant) -> usize {
         let Bounds { min, max, concurrency, .. } = self.bounds;
         let ready = self.ready().count();
-        let mut want = self.carrying(self.average.busy());
+        let mut want = self.carrying(self.average.busy()).max(self.strain.want());
         let waits_long = self.impatient.is_some_and(|at| at <= now);
         if waits_long || (load.queued > 0 && ready == 0) {
             want = want.max(busy.div_ceil(concurrency));

@@ -48,9 +48,11 @@ impl ColdStarts {
 
 impl Pool {
     /// Publishes what the plan says; `failure` is the last one.
-    pub(super) fn publish(&self, plan: &Plan, failure: Option<&Failure>, now: Instant) {
+    pub(crate) fn publish(&self, plan: &Plan, failure: Option<&Failure>, now: Instant) {
         let (circuit, failures) = (plan.circuit(now), plan.failures());
         self.on_probation.store(plan.on_probation(), Relaxed);
+        self.is_strained.store(plan.is_strained(), Relaxed);
+        self.is_exhausted.store(plan.is_exhausted(), Relaxed);
         let published = Published {
             want: plan.want(),
             starting: plan.starting(),

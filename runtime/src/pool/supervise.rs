@@ -16,7 +16,8 @@ use tokio::{
 
 use super::{
     Pool,
-    plan::{Action, Event, Id, Load, Plan, Use},
+    effort::{self, Meter},
+    plan::{Action, Effort, Event, Id, Load, Plan, Use},
 };
 use crate::{
     inspect::Inspected,
@@ -28,8 +29,8 @@ use crate::{
 
 /// How long the calls of an instance that is not needed any more may take to end: as long as any call may.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(24 * 3600);
-/// How often the memory of instances is looked at while calls come in.
-const MEMORY_LOOK: Duration = Duration::from_secs(1);
+/// How often the memory and the CPU time of instances are looked at while calls come in.
+const PROCESS_LOOK: Duration = Duration::from_secs(1);
 
 /// Says when a pool's instances should drain and stop, and how long that may take.
 pub(crate) type Retire = watch::Receiver<Option<Duration>>;
@@ -52,7 +53,8 @@ pub(crate) async fn supervise(
         tasks: JoinSet::new(),
         first: Some(first),
         failure: None,
-        memory_looked: Instant::now(),
+        looked: Instant::now(),
+        idle: Meter::default(),
     };
     let actions = owner.plan.open(Instant::now());
     owner.carry_out(actions);
@@ -86,7 +88,10 @@ struct Owner {
     first: Option<oneshot::Sender<Result<Vec<Inspected>, Failure>>>,
     /// The last one.
     failure: Option<Failure>,
-    memory_looked: Instant,
+    /// When memory and CPU time were looked at.
+    looked: Instant,
+    /// Runs while the machine has nothing to do.
+    idle: Meter,
 }
 
 /// An instance that is part of the pool.
@@ -95,6 +100,8 @@ struct Owned {
     _stop: oneshot::Sender<()>,
     /// Once it is ready.
     instance: Option<Arc<Instance>>,
+    /// Runs while it computes.
+    meter: Meter,
 }
 
 impl Owner {
@@ -139,11 +146,25 @@ impl Owner {
 
     fn look(&mut self) {
         let now = Instant::now();
-        if now.saturating_duration_since(self.memory_looked) >= MEMORY_LOOK {
-            self.memory_looked = now;
+        if now.saturating_duration_since(self.looked) >= PROCESS_LOOK {
+            self.looked = now;
             self.ready().for_each(|(_, instance)| instance.note_memory());
+            let effort = self.effort(now);
+            self.plan.note_effort(&effort, &self.uses());
         }
         self.with_load(Plan::look);
+    }
+
+    /// What the processes have done since the last time.
+    fn effort(&mut self, now: Instant) -> Effort {
+        let ready =
+            self.instances.values_mut().filter_map(|owned| Some((owned.instance.as_ref()?.pid(), &mut owned.meter)));
+        let cores = ready.map(|(pid, meter)| meter.cores(effort::used_by(pid), now)).collect();
+        let mut effort = Effort { cores, idle: None };
+        // Reading it takes the longer the more cores there are.
+        let idle = if effort.is_noteworthy() { effort::idle() } else { None };
+        effort.idle = self.idle.cores(idle, now);
+        effort
     }
 
     fn ready(&self) -> impl Iterator<Item = (Id, &Arc<Instance>)> {
@@ -182,7 +203,7 @@ impl Owner {
             match action {
                 Action::Start(id, at) => {
                     let (stop, stopped) = oneshot::channel();
-                    self.instances.insert(id, Owned { _stop: stop, instance: None });
+                    self.instances.insert(id, Owned { _stop: stop, instance: None, meter: Meter::default() });
                     let reports = Reports::new(id, self.reports.clone());
                     self.tasks.spawn(live_from(at, Arc::clone(&self.start), reports, self.retire.clone(), stopped));
                 }

@@ -120,6 +120,21 @@ impl Pool {
         }
     }
 
+    /// A second of `calls` in flight in which each instance uses so many cores, and so many are left.
+    fn compute(&mut self, calls: usize, cores: f64, idle: f64) {
+        self.offer(calls);
+        self.pass(Duration::from_secs(1));
+        let effort = Effort { cores: vec![Some(cores); self.ready.len()], idle: Some(idle) };
+        self.note_effort(&effort);
+    }
+
+    fn note_effort(&mut self, effort: &Effort) {
+        // What it has in flight is answered in each second.
+        self.ready.iter_mut().for_each(|it| it.calls += it.in_flight as u64);
+        self.plan.note_effort(effort, &self.ready);
+        self.look();
+    }
+
     fn size(&self) -> usize {
         self.ready.len() + self.starting.len()
     }
@@ -152,6 +167,63 @@ fn grows_by_average_before_calls_wait() {
     pool.offer(8);
     pool.pass(Duration::from_secs(7));
     assert_eq!(pool.size(), 2, "8 of 10 is more than 70 %");
+}
+
+#[test]
+fn instances_that_compute_all_the_time_get_others_while_there_are_cores() {
+    let mut pool = Pool::opened(BOUNDS);
+    pool.compute(2, 1.0, 6.0);
+    assert_eq!((pool.size(), pool.plan.is_strained()), (1, false), "a moment says nothing");
+    pool.compute(2, 1.0, 6.0);
+    assert_eq!((pool.size(), pool.plan.is_strained()), (2, true));
+    pool.compute(2, 1.0, 6.0);
+    assert_eq!(pool.size(), 2, "the one that starts counts");
+    pool.all_ready();
+    pool.note_effort(&Effort { cores: vec![Some(1.0), None], idle: Some(5.0) });
+    assert_eq!(pool.size(), 2, "the new one shall show what it is good for");
+    assert!(!pool.plan.is_exhausted(), "there may be more");
+    pool.compute(2, 0.95, 2.0);
+    pool.compute(2, 0.95, 2.0);
+    pool.all_ready();
+    assert_eq!(pool.size(), 4, "as many as there are");
+    for _ in 0..3 {
+        pool.compute(4, 0.95, 2.0);
+    }
+    assert_eq!((pool.size(), pool.plan.is_exhausted()), (4, true), "no more than there may be");
+    pool.compute(4, 0.8, 2.0);
+    assert!(pool.plan.is_exhausted(), "that is still much");
+    pool.compute(4, 0.6, 2.0);
+    assert_eq!((pool.plan.is_exhausted(), pool.plan.is_strained()), (false, false));
+}
+
+#[test]
+fn no_instance_starts_where_no_core_is_left() {
+    let mut pool = Pool::opened(BOUNDS);
+    for _ in 0..5 {
+        pool.compute(2, 0.95, 0.4);
+    }
+    assert_eq!((pool.size(), pool.plan.is_exhausted()), (1, true));
+    pool.offer(0);
+    pool.pass(Duration::from_secs(1));
+    assert_eq!((pool.plan.is_strained(), pool.plan.is_exhausted()), (false, false), "there are no calls");
+    let unknown = Effort { cores: vec![Some(1.0)], idle: None };
+    for _ in 0..5 {
+        pool.offer(2);
+        pool.note_effort(&unknown);
+    }
+    assert_eq!((pool.size(), pool.plan.is_exhausted()), (1, false), "nobody knows");
+}
+
+#[test]
+fn instance_that_computes_and_answers_nothing_gets_no_company() {
+    let mut pool = Pool::opened(BOUNDS);
+    pool.offer(1);
+    for _ in 0..10 {
+        pool.pass(Duration::from_secs(1));
+        pool.plan.note_effort(&Effort { cores: vec![Some(1.0)], idle: Some(7.0) }, &pool.ready);
+        pool.look();
+    }
+    assert_eq!((pool.size(), pool.plan.is_strained()), (1, false));
 }
 
 #[test]

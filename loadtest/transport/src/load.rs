@@ -1,7 +1,7 @@
 //! A fixed number of callers, each of which calls again as soon as it has its answer.
 
 use std::{
-    fs,
+    fs, iter, thread,
     time::{Duration, Instant},
 };
 
@@ -19,17 +19,47 @@ const TICKS: f64 = 100.0;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    #[arg(long, default_value_t = 1)]
-    in_flight: usize,
-    /// Calls per second, made whatever becomes of those before, instead of `--in-flight` callers
-    #[arg(long)]
-    rate: Option<f64>,
+    #[command(flatten)]
+    pub(crate) load: Load,
     /// Counted, after a second that is not
     #[arg(long)]
     seconds: f64,
     /// The process whose CPU time counts as the server's
     #[arg(long)]
     server_pid: u32,
+}
+
+/// How much is called.
+#[derive(Clone, Copy, Args)]
+pub(crate) struct Load {
+    #[arg(long, default_value_t = 1)]
+    in_flight: usize,
+    /// Calls per second, made whatever becomes of those before, instead of `--in-flight` callers
+    #[arg(long)]
+    rate: Option<f64>,
+}
+
+impl Load {
+    /// Parts for so many threads at most; no part is empty.
+    pub(crate) fn split(self, threads: usize) -> impl Iterator<Item = Self> {
+        let parts = threads.min(self.in_flight);
+        let in_flight = move |part| self.in_flight / parts + usize::from(part < self.in_flight % parts);
+        (0..parts).map(move |part| Self { in_flight: in_flight(part), rate: self.rate.map(|rate| rate / parts as f64) })
+    }
+}
+
+/// The time that counts.
+#[derive(Clone, Copy)]
+pub(crate) struct Window {
+    from: Instant,
+    to: Instant,
+}
+
+/// Answers within a window.
+pub(crate) struct Answers {
+    /// In nanoseconds.
+    latency: Histogram<u32>,
+    in_time: u64,
 }
 
 /// One caller.
@@ -51,25 +81,20 @@ pub(crate) struct Figures {
     in_time: u64,
 }
 
-pub(crate) async fn run(client: impl Call, options: Options) -> Result<Figures> {
+/// What `work`, which returns the answers of each of its parts, and the server take for it.
+pub(crate) fn measure(options: &Options, work: impl FnOnce(Window) -> Result<Vec<Answers>>) -> Result<Figures> {
     let from = Instant::now() + Duration::from_secs(1);
-    let to = from + Duration::from_secs_f64(options.seconds);
-    let mut callers = JoinSet::new();
-    match options.rate {
-        Some(rate) => drop(callers.spawn(arrive(client.clone(), rate, from, to))),
-        None => (0..options.in_flight).for_each(|_| drop(callers.spawn(repeat(client.clone(), from, to)))),
-    }
-    let cpu = || Ok::<_, anyhow::Error>((cpu_ticks("self")?, cpu_ticks(&options.server_pid.to_string())?));
-    sleep_until(from.into()).await;
-    let before = (Instant::now(), cpu()?);
-    sleep_until(to.into()).await;
-    let after = (Instant::now(), cpu()?);
-    let (mut latency, mut in_time) = (histogram(), 0);
-    while let Some(caller) = callers.join_next().await {
-        let (of_caller, answered) = caller??;
-        latency.add(of_caller)?;
-        in_time += answered;
-    }
+    let window = Window { from, to: from + Duration::from_secs_f64(options.seconds) };
+    let server = options.server_pid.to_string();
+    let clock = thread::spawn(move || {
+        let look = |at: Instant| {
+            thread::sleep(at.saturating_duration_since(Instant::now()));
+            Ok::<_, anyhow::Error>((Instant::now(), (cpu_ticks("self")?, cpu_ticks(&server)?)))
+        };
+        Ok::<_, anyhow::Error>((look(window.from)?, look(window.to)?))
+    });
+    let Answers { latency, in_time } = sum(work(window)?)?;
+    let (before, after) = clock.join().expect("it does not panic")?;
     let quantile = |quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
     Ok(Figures {
         calls: latency.len(),
@@ -83,8 +108,31 @@ pub(crate) async fn run(client: impl Call, options: Options) -> Result<Figures> 
     })
 }
 
-/// The latencies, in nanoseconds, of the calls answered between two moments, and how many these are.
-async fn repeat(mut client: impl Call, from: Instant, to: Instant) -> Result<(Histogram<u32>, u64)> {
+/// Calls until the window is over.
+pub(crate) async fn run(client: impl Call, load: Load, window: Window) -> Result<Answers> {
+    let Load { in_flight, rate } = load;
+    let mut callers = JoinSet::new();
+    match rate {
+        Some(rate) => drop(callers.spawn(arrive(client, rate, window))),
+        None => iter::repeat_n(client, in_flight).for_each(|client| drop(callers.spawn(repeat(client, window)))),
+    }
+    let mut answers = Vec::new();
+    while let Some(caller) = callers.join_next().await {
+        answers.push(caller??);
+    }
+    sum(answers)
+}
+
+fn sum(parts: Vec<Answers>) -> Result<Answers> {
+    parts.into_iter().try_fold(Answers { latency: histogram(), in_time: 0 }, |mut sum, part| {
+        sum.latency.add(part.latency)?;
+        sum.in_time += part.in_time;
+        Ok(sum)
+    })
+}
+
+/// The calls answered within the window.
+async fn repeat(mut client: impl Call, Window { from, to }: Window) -> Result<Answers> {
     let mut latency = histogram();
     let mut began = Instant::now();
     while began < to {
@@ -95,16 +143,16 @@ async fn repeat(mut client: impl Call, from: Instant, to: Instant) -> Result<(Hi
         }
         began = ended;
     }
-    let answered = latency.len();
-    Ok((latency, answered))
+    let in_time = latency.len();
+    Ok(Answers { latency, in_time })
 }
 
-/// The same of calls that are due at a constant rate: the latencies, from then, of those due between the two moments, and
-/// how many were answered between them.
-async fn arrive(client: impl Call, rate: f64, from: Instant, to: Instant) -> Result<(Histogram<u32>, u64)> {
+/// Calls that are due at a constant rate: the latencies, from then, of those due within the window, and how many were
+/// answered within it.
+async fn arrive(client: impl Call, rate: f64, Window { from, to }: Window) -> Result<Answers> {
     let start = Instant::now();
     let due = |number: u32| start + Duration::from_secs_f64(f64::from(number) / rate);
-    let (mut latency, mut answered) = (histogram(), 0);
+    let (mut latency, mut in_time) = (histogram(), 0);
     let (mut calls, mut number) = (JoinSet::new(), 0);
     loop {
         while due(number) < to && due(number) <= Instant::now() {
@@ -116,11 +164,11 @@ async fn arrive(client: impl Call, rate: f64, from: Instant, to: Instant) -> Res
         let ended = tokio::select! {
             ended = calls.join_next(), if !calls.is_empty() => ended,
             () = sleep_until(due(number).into()), if !is_over => continue,
-            else => return Ok((latency, answered)),
+            else => return Ok(Answers { latency, in_time }),
         };
         let Some(ended) = ended else { continue };
         let (due, ended) = ended??;
-        answered += u64::from((from..to).contains(&ended));
+        in_time += u64::from((from..to).contains(&ended));
         if (from..to).contains(&due) {
             latency.saturating_record((ended - due).as_nanos() as u64);
         }

@@ -74,6 +74,9 @@ enum Runtime {
     Multi,
     /// tokio's current-thread runtime
     Current,
+    /// For the client a thread for each core with a current-thread runtime and a connection of its own, as the threads of
+    /// a node have; a multi-thread runtime for a server that is not bound to a thread
+    Threads,
 }
 
 /// What a server says of itself once it listens.
@@ -86,7 +89,7 @@ struct Listening {
 impl Runtime {
     fn run<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let mut builder = match self {
-            Self::Multi => runtime::Builder::new_multi_thread(),
+            Self::Multi | Self::Threads => runtime::Builder::new_multi_thread(),
             Self::Current => runtime::Builder::new_current_thread(),
         };
         LocalSet::new().block_on(&builder.enable_all().build()?, work)
@@ -109,18 +112,24 @@ fn main() -> Result<()> {
             }
         }
         Command::Client { side, address, node, load } => {
-            let measure = async {
-                match side.transport {
-                    Transport::Quic => {
-                        let client = mesh::Client::connect(&side.identity, address, node, side.congestion).await?;
-                        load::run(client, load).await
-                    }
-                    Transport::Tonic => {
-                        load::run(grpc::Client::connect(&side.identity, address, node).await?, load).await
-                    }
+            let call = async |load, window| match side.transport {
+                Transport::Quic => {
+                    let client = mesh::Client::connect(&side.identity, address, node, side.congestion).await?;
+                    load::run(client, load, window).await
+                }
+                Transport::Tonic => {
+                    load::run(grpc::Client::connect(&side.identity, address, node).await?, load, window).await
                 }
             };
-            let figures = side.runtime.run(measure)?;
+            let figures = load::measure(&load, |window| match side.runtime {
+                Runtime::Threads => thread::scope(|scope| {
+                    let shares = load.load.split(thread::available_parallelism()?.get());
+                    let threads: Vec<_> =
+                        shares.map(|share| scope.spawn(move || Runtime::Current.run(call(share, window)))).collect();
+                    threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
+                }),
+                runtime => Ok(vec![runtime.run(call(load.load, window))?]),
+            })?;
             println!("{}", serde_json::to_string(&figures)?);
             Ok(())
         }

@@ -20,6 +20,7 @@ use fnmesh_mesh::{
 use quinn::Endpoint;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
+use tokio::task::spawn_local;
 
 use crate::{
     listening,
@@ -69,9 +70,12 @@ pub(crate) async fn serve(directory: &Path, listen: SocketAddr, congestion: Cong
     let endpoint = quic::bind(listen, quic::endpoint_config(&identity), Some(config))?;
     listening(endpoint.local_addr()?, identity.id())?;
     while let Some(incoming) = endpoint.accept().await {
-        if let Ok((connection, Admitted::Peer(_))) = accept(incoming, &identity, &denied).await {
-            serve_link(connection, Rc::new(Echo), Limits::default()).await;
-        }
+        let (identity, denied) = (identity.clone(), denied.clone());
+        spawn_local(async move {
+            if let Ok((connection, Admitted::Peer(_))) = accept(incoming, &identity, &denied).await {
+                serve_link(connection, Rc::new(Echo), Limits::default()).await;
+            }
+        });
     }
     Ok(())
 }

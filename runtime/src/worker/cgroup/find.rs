@@ -10,8 +10,8 @@ use super::Directories;
 /// The group of this process.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// In hierarchies of their own.
-    One(Directories),
+    /// In hierarchies of their own; that of `cpu` need not be there.
+    One { bounds: Directories, cpu: Option<PathBuf> },
     /// In the unified hierarchy.
     Two(PathBuf),
 }
@@ -35,7 +35,9 @@ fn choose(groups: &str, mounts: &str, has_controllers: impl Fn(&Path) -> bool) -
         return Some(Found::Two(directory));
     }
     let one = |controller| directory(groups, mounts, Some(controller));
-    Some(Found::One(Directories { memory: one("memory")?, pids: one("pids")? }))
+    let bounds = Directories { memory: one("memory")?, pids: one("pids")? };
+    let is_shared = |directory: &PathBuf| bounds.each().any(|it| it == directory);
+    Some(Found::One { cpu: one("cpu").filter(|cpu| !is_shared(cpu)), bounds })
 }
 
 /// The directory of this process's group: with this controller in version 1, else in version 2.
@@ -66,6 +68,7 @@ mod tests {
     const ONE: &str = "\
 30 29 0:26 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
 31 29 0:27 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
+33 29 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
 32 29 0:28 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
 ";
     const TWO: &str = "26 25 0:23 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
@@ -81,8 +84,12 @@ mod tests {
     #[test]
     fn version_1_is_taken_from_a_mixed_machine() {
         let groups = "9:name=systemd:/\n8:pids:/a\n4:memory:/b/c\n0::/\n";
-        let expected = Directories { memory: "/sys/fs/cgroup/memory/b/c".into(), pids: "/sys/fs/cgroup/pids/a".into() };
-        assert_eq!(choose(groups, ONE, |_| false), Some(Found::One(expected)));
+        let bounds = Directories { memory: "/sys/fs/cgroup/memory/b/c".into(), pids: "/sys/fs/cgroup/pids/a".into() };
+        let expected = Found::One { bounds: bounds.clone(), cpu: None };
+        assert_eq!(choose(groups, ONE, |_| false), Some(expected));
+        let groups = format!("{groups}2:cpu,cpuacct:/d\n");
+        let expected = Found::One { bounds, cpu: Some("/sys/fs/cgroup/cpu,cpuacct/d".into()) };
+        assert_eq!(choose(&groups, ONE, |_| false), Some(expected));
     }
 
     #[test]
@@ -90,8 +97,8 @@ mod tests {
         let groups = "3:cpu,memory,pids:/docker/abc/inner\n";
         let mounts = "30 29 0:26 /docker/abc /sys/fs/cgroup/all rw - cgroup cgroup rw,cpu,memory,pids\n";
         let place = PathBuf::from("/sys/fs/cgroup/all/inner");
-        let expected = Directories { memory: place.clone(), pids: place };
-        assert_eq!(choose(groups, mounts, |_| false), Some(Found::One(expected)));
+        let expected = Found::One { bounds: Directories { memory: place.clone(), pids: place }, cpu: None };
+        assert_eq!(choose(groups, mounts, |_| false), Some(expected));
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! Control groups: hard bounds on the memory and the processes of an instance, and one end for all of them.
+//! Control groups: hard bounds on the memory and the processes of an instance, one share of the cores for each instance,
+//! and one end for all its processes.
 //!
 //! Every node has a group of its own beside or below it, and in that one group for each instance. Writing to a
 //! group can take 8 ms: all of this blocks, and is called where blocking is allowed.
 
+mod cpu;
 mod find;
 mod v1;
 mod v2;
@@ -20,6 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cpu::{Share, Shares};
 use rustix::{
     fs::{FlockOperation, flock},
     process::{Pid, Signal, kill_process},
@@ -89,9 +92,11 @@ enum Version {
 pub(crate) struct Cgroups {
     version: Version,
     directories: Directories,
+    /// In version 1, where the machine has it; in version 2 the group of an instance has a share by itself.
+    shares: Option<Shares>,
     next: AtomicU64,
     /// Where this process moved to so that groups with bounds may be beside it.
-    _leaf: Option<v2::Leaf>,
+    leaf: Option<v2::Leaf>,
     /// Locked for as long as the node lives: by that others see that it does.
     _alive: Vec<File>,
 }
@@ -113,11 +118,11 @@ impl Cgroups {
     }
 
     fn new() -> io::Result<Self> {
-        let (version, base, leaf) = match find::find()? {
-            find::Found::One(base) => (Version::One, base, None),
+        let (version, base, cpu, leaf) = match find::find()? {
+            find::Found::One { bounds, cpu } => (Version::One, bounds, cpu, None),
             find::Found::Two(base) => {
                 let leaf = v2::prepare(&base)?;
-                (Version::Two, Directories { memory: base.clone(), pids: base }, leaf)
+                (Version::Two, Directories { memory: base.clone(), pids: base }, None, leaf)
             }
         };
         static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -128,12 +133,17 @@ impl Cgroups {
         make(&directories)?;
         let alive = lock(&directories, FlockOperation::LockExclusive)?;
         drop(turn);
-        let groups = Self { version, directories, next: AtomicU64::new(0), _leaf: leaf, _alive: alive };
+        let shares = cpu.as_ref().map(|base| Shares::new(base.clone(), name));
+        let mut groups = Self { version, directories, shares, next: AtomicU64::new(0), leaf, _alive: alive };
         // Tried out here: whoever may make directories may not always set bounds.
         groups.prepare()?;
-        groups.create(&Bounds { memory_bytes: 1 << 30, processes: 64, temporary_bytes: 0 })?;
+        let tried = groups.create(&Bounds { memory_bytes: 1 << 30, processes: 64, temporary_bytes: 0 })?;
+        if tried.share.is_none() {
+            groups.shares = None;
+        }
+        drop(tried);
         // It may take a while, and nothing waits for it: what is not removed now, the next node removes.
-        let clean_up = move || base.each().for_each(remove_left);
+        let clean_up = move || base.each().chain(cpu.as_deref()).for_each(remove_left);
         let _ = thread::Builder::new().name("fnmesh-cgroups".to_owned()).spawn(clean_up);
         Ok(groups)
     }
@@ -141,16 +151,23 @@ impl Cgroups {
     fn prepare(&self) -> io::Result<()> {
         match self.version {
             Version::One => v1::prepare(&self.directories),
-            Version::Two => v2::enable(&self.directories.memory),
+            Version::Two => {
+                v2::enable(&self.directories.memory)?;
+                if self.leaf.is_none() {
+                    v2::outweigh(&self.directories.memory);
+                }
+                Ok(())
+            }
         }
     }
 
-    /// `v1`, `v2`.
+    /// `v1`, `v2`, and whether instances have a share of the cores each.
     pub(crate) fn describe(&self) -> String {
-        match self.version {
-            Version::One => "v1".to_owned(),
-            Version::Two => "v2".to_owned(),
-        }
+        let (version, has_shares) = match self.version {
+            Version::One => ("v1", self.shares.is_some()),
+            Version::Two => ("v2", v2::has_shares(&self.directories.memory)),
+        };
+        if has_shares { format!("{version} with cpu") } else { version.to_owned() }
     }
 
     /// A group for one instance.
@@ -158,9 +175,11 @@ impl Cgroups {
     /// # Errors
     /// When the kernel refuses.
     pub(crate) fn create(&self, bounds: &Bounds) -> io::Result<Cgroup> {
-        let directories = self.directories.join(&self.next.fetch_add(1, Relaxed).to_string());
+        let number = self.next.fetch_add(1, Relaxed);
+        let directories = self.directories.join(&number.to_string());
         make(&directories)?;
-        let group = Cgroup { version: self.version, directories };
+        let mut group = Cgroup { version: self.version, directories, share: None };
+        group.share = self.shares.as_ref().and_then(|shares| shares.create(number).ok());
         match self.version {
             Version::One => v1::bound(&group.directories, bounds)?,
             Version::Two => v2::bound(&group.directories.memory, bounds)?,
@@ -180,6 +199,7 @@ impl Drop for Cgroups {
 pub(crate) struct Cgroup {
     version: Version,
     directories: Directories,
+    share: Option<Share>,
 }
 
 impl Cgroup {
@@ -188,6 +208,10 @@ impl Cgroup {
     /// # Errors
     /// When the process is gone, or the kernel refuses.
     pub(crate) fn add(&self, pid: u32) -> io::Result<()> {
+        if let Some(share) = &self.share {
+            // The bounds matter more.
+            let _ = share.add(pid);
+        }
         self.directories.each().try_for_each(|directory| fs::write(directory.join("cgroup.procs"), pid.to_string()))
     }
 
@@ -214,6 +238,9 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         remove(&self.directories);
+        if let Some(share) = &self.share {
+            remove_empty(share.directory());
+        }
     }
 }
 
@@ -270,25 +297,28 @@ fn remove(directories: &Directories) {
         }
     }
     kill(directories);
+    directories.each().for_each(remove_empty);
+}
+
+/// Removes a group whose processes were killed: the kernel lets go of the last one a moment after it ended.
+fn remove_empty(directory: &Path) {
     let deadline = Instant::now() + KILL_TIMEOUT;
-    for directory in directories.each() {
-        // The kernel lets go of the last process a moment after it ended.
-        while fs::remove_dir(directory).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
-            && Instant::now() < deadline
-        {
-            thread::sleep(KILL_POLL);
-        }
+    while fs::remove_dir(directory).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
+        && Instant::now() < deadline
+    {
+        thread::sleep(KILL_POLL);
     }
 }
 
 /// Locks a group, in each hierarchy: nodes that share one of them may be apart in the other.
 fn lock(directories: &Directories, operation: FlockOperation) -> io::Result<Vec<File>> {
-    let lock = |directory| {
-        let opened = File::open(directory)?;
-        flock(&opened, operation)?;
-        Ok(opened)
-    };
-    directories.each().map(lock).collect()
+    directories.each().map(|directory| lock_one(directory, operation)).collect()
+}
+
+fn lock_one(directory: &Path, operation: FlockOperation) -> io::Result<File> {
+    let opened = File::open(directory)?;
+    flock(&opened, operation)?;
+    Ok(opened)
 }
 
 /// Removes groups of nodes that are no more from one hierarchy, unless somebody else is at it.

@@ -9,6 +9,11 @@ use std::{
 use super::{Bounds, write};
 
 const CONTROLLERS: &str = "+memory +pids";
+/// Need not be there. Each group has the same share then: the node's own as much as all its instances together, and each
+/// instance as much as another.
+const SHARES: &str = "+cpu";
+/// Of the instances of a node that is in no group, as its processes count one by one: of as many as 100 instances.
+const MOST_WEIGHT: &str = "10000";
 /// How names of [`Leaf`]s begin.
 pub(super) const LEAF: &str = "node-of-fnmesh-";
 
@@ -23,6 +28,7 @@ pub(super) struct Leaf {
 impl Drop for Leaf {
     fn drop(&mut self) {
         // What cannot be undone does no harm to anybody who is in this group.
+        let _ = fs::write(self.base.join("cgroup.subtree_control"), "-cpu");
         let _ = fs::write(self.base.join("cgroup.subtree_control"), "-memory -pids");
         let _ = fs::write(self.base.join("cgroup.procs"), process::id().to_string());
         let _ = fs::remove_dir(&self.directory);
@@ -43,9 +49,22 @@ pub(super) fn prepare(base: &Path) -> io::Result<Option<Leaf>> {
     Ok(Some(leaf))
 }
 
-/// Lets groups in `directory` have bounds.
+/// Lets groups in `directory` have bounds, and shares of the cores where that is possible.
 pub(super) fn enable(directory: &Path) -> io::Result<()> {
-    write(directory, "cgroup.subtree_control", CONTROLLERS)
+    write(directory, "cgroup.subtree_control", CONTROLLERS)?;
+    let _ = fs::write(directory.join("cgroup.subtree_control"), SHARES);
+    Ok(())
+}
+
+/// Makes the instances in `directory`, beside which the node's processes are in no group, count more than one process.
+pub(super) fn outweigh(directory: &Path) {
+    let _ = fs::write(directory.join("cpu.weight"), MOST_WEIGHT);
+}
+
+/// Whether groups in `directory` have shares of the cores.
+pub(super) fn has_shares(directory: &Path) -> bool {
+    let enabled = fs::read_to_string(directory.join("cgroup.subtree_control")).unwrap_or_default();
+    enabled.split_ascii_whitespace().any(|controller| controller == "cpu")
 }
 
 pub(super) fn bound(directory: &Path, bounds: &Bounds) -> io::Result<()> {

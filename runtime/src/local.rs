@@ -247,8 +247,8 @@ impl LocalPool {
     /// An instance with room, with the call counted on it.
     ///
     /// The first one that answers quickly and is not full up to the share that sizing aims at: load that one instance
-    /// can carry stays there, so that the others can go. Beyond that share, for slow calls, and where each instance
-    /// computes as much as it can, the least busy one.
+    /// can carry stays there, so that the others can go. Beyond that share, for slow calls, and where instances compute
+    /// too much for one, the least busy one.
     fn pick(&self, function: u16) -> Option<Rc<Channel>> {
         let channels = self.channels.borrow();
         let best = match &channels[..] {
@@ -265,7 +265,7 @@ impl LocalPool {
     fn rank(&self, channel: &Channel) -> (bool, bool, usize) {
         let in_flight = channel.instance().in_flight();
         let is_slow = channel.is_slow();
-        let share = if is_slow || self.pool.is_strained() { 0 } else { self.share };
+        let share = if is_slow || self.pool.is_spread() { 0 } else { self.share };
         (!channel.instance().has_room(), is_slow, in_flight.saturating_sub(share))
     }
 

@@ -51,7 +51,7 @@ pub(crate) struct Pool {
     /// Set while there are as many instances as there may be.
     is_at_most: AtomicBool,
     /// Set while calls are to be spread evenly.
-    is_strained: AtomicBool,
+    is_spread: AtomicBool,
     /// Set while all instances compute as much as they can, and no other could help.
     is_exhausted: AtomicBool,
     /// Whether new instances take one call at a time until they have answered one.
@@ -85,7 +85,7 @@ impl Pool {
             armed: AtomicBool::new(false),
             bell: Notify::new(),
             is_at_most: AtomicBool::new(false),
-            is_strained: AtomicBool::new(false),
+            is_spread: AtomicBool::new(false),
             is_exhausted: AtomicBool::new(false),
             on_probation: AtomicBool::new(false),
             published: Mutex::default(),
@@ -206,9 +206,9 @@ impl Pool {
         self.queue.set_capacity(instances * self.bounds.concurrency, Instant::now());
     }
 
-    /// Whether its instances compute as much as they can: a call is better off at the least busy one.
-    pub(crate) fn is_strained(&self) -> bool {
-        self.is_strained.load(Relaxed)
+    /// Whether its instances compute too much for one: a call is better off at the least busy one.
+    pub(crate) fn is_spread(&self) -> bool {
+        self.is_spread.load(Relaxed)
     }
 
     /// Whether calls wait, in line or for a core, and no more instances can start.

@@ -223,12 +223,12 @@ impl Plan {
         self.want
     }
 
-    /// Whether all instances compute as much as they can, so that calls have to be spread evenly.
-    pub(crate) fn is_strained(&self) -> bool {
-        self.strain.is_high()
+    /// Whether the instances compute too much for one, so that calls have to be spread evenly.
+    pub(crate) fn is_spread(&self) -> bool {
+        self.strain.is_spread()
     }
 
-    /// Whether they do, and no other instance could help.
+    /// Whether they compute as much as they can, and no other instance could help.
     pub(crate) fn is_exhausted(&self) -> bool {
         let is_at_most = self.ready().count() >= self.bounds.max;
         self.strain.is_high() && (is_at_most || self.strain.is_machine_full())

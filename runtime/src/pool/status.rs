@@ -51,7 +51,7 @@ impl Pool {
     pub(crate) fn publish(&self, plan: &Plan, failure: Option<&Failure>, now: Instant) {
         let (circuit, failures) = (plan.circuit(now), plan.failures());
         self.on_probation.store(plan.on_probation(), Relaxed);
-        self.is_strained.store(plan.is_strained(), Relaxed);
+        self.is_spread.store(plan.is_spread(), Relaxed);
         self.is_exhausted.store(plan.is_exhausted(), Relaxed);
         let published = Published {
             want: plan.want(),

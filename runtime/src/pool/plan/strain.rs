@@ -5,7 +5,7 @@
 
 /// Of a core: an instance that uses so much has no time left.
 const FULL: f64 = 0.9;
-/// Of a core: instances that use less on average have time again.
+/// Of a core: instances that use less on average have time again, and if all together use less, one is enough.
 const RELIEVED: f64 = 0.7;
 /// In so many looks in a row all instances have to be full before anything is done about it.
 const LOOKS: u32 = 2;
@@ -31,7 +31,10 @@ impl Effort {
 pub(super) struct Strain {
     /// How many looks in a row found all instances full.
     looks: u32,
+    /// Whether they were full, and have no time again yet.
     is_high: bool,
+    /// Whether they were full, and one would not be enough yet.
+    is_spread: bool,
     /// Whether the machine had nothing left for one more instance.
     is_machine_full: bool,
     /// Instances that there should be.
@@ -49,9 +52,10 @@ impl Strain {
         let ready = effort.cores.len();
         let are_full = ready > 0 && effort.cores.iter().all(|cores| cores.is_some_and(|cores| cores >= FULL));
         self.looks = if are_full && is_answering { self.looks + 1 } else { 0 };
-        let known: Vec<_> = effort.cores.iter().flatten().collect();
-        let is_relieved = known.iter().copied().sum::<f64>() < RELIEVED * known.len() as f64;
-        self.is_high = self.looks >= LOOKS || (self.is_high && ready > 0 && !is_relieved);
+        let used: f64 = effort.cores.iter().flatten().sum();
+        let measured = effort.cores.iter().flatten().count();
+        self.is_high = self.looks >= LOOKS || (self.is_high && ready > 0 && used >= RELIEVED * measured as f64);
+        self.is_spread = self.is_high || (self.is_spread && used >= RELIEVED);
         let room = effort.idle.map_or(0, |idle| idle.round() as usize);
         self.is_machine_full = self.is_high && effort.idle.is_some() && room == 0;
         // What a start is good for shows only afterwards: as many at once as there are, then another look.
@@ -64,9 +68,14 @@ impl Strain {
         self.want
     }
 
-    /// Whether all instances were full for a while, and are not relieved yet.
+    /// Whether all instances were full for a while, and have no time again yet.
     pub(super) fn is_high(&self) -> bool {
         self.is_high
+    }
+
+    /// Whether they were, and what they do is still too much for one.
+    pub(super) fn is_spread(&self) -> bool {
+        self.is_spread
     }
 
     /// Whether one more instance would find no core.

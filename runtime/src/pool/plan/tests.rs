@@ -173,9 +173,9 @@ fn grows_by_average_before_calls_wait() {
 fn instances_that_compute_all_the_time_get_others_while_there_are_cores() {
     let mut pool = Pool::opened(BOUNDS);
     pool.compute(2, 1.0, 6.0);
-    assert_eq!((pool.size(), pool.plan.is_strained()), (1, false), "a moment says nothing");
+    assert_eq!((pool.size(), pool.plan.is_spread()), (1, false), "a moment says nothing");
     pool.compute(2, 1.0, 6.0);
-    assert_eq!((pool.size(), pool.plan.is_strained()), (2, true));
+    assert_eq!((pool.size(), pool.plan.is_spread()), (2, true));
     pool.compute(2, 1.0, 6.0);
     assert_eq!(pool.size(), 2, "the one that starts counts");
     pool.all_ready();
@@ -193,7 +193,9 @@ fn instances_that_compute_all_the_time_get_others_while_there_are_cores() {
     pool.compute(4, 0.8, 2.0);
     assert!(pool.plan.is_exhausted(), "that is still much");
     pool.compute(4, 0.6, 2.0);
-    assert_eq!((pool.plan.is_exhausted(), pool.plan.is_strained()), (false, false));
+    assert_eq!((pool.plan.is_exhausted(), pool.plan.is_spread()), (false, true), "one could not do it");
+    pool.compute(4, 0.1, 2.0);
+    assert!(!pool.plan.is_spread());
 }
 
 #[test]
@@ -205,7 +207,7 @@ fn no_instance_starts_where_no_core_is_left() {
     assert_eq!((pool.size(), pool.plan.is_exhausted()), (1, true));
     pool.offer(0);
     pool.pass(Duration::from_secs(1));
-    assert_eq!((pool.plan.is_strained(), pool.plan.is_exhausted()), (false, false), "there are no calls");
+    assert_eq!((pool.plan.is_spread(), pool.plan.is_exhausted()), (false, false), "there are no calls");
     let unknown = Effort { cores: vec![Some(1.0)], idle: None };
     for _ in 0..5 {
         pool.offer(2);
@@ -223,7 +225,7 @@ fn instance_that_computes_and_answers_nothing_gets_no_company() {
         pool.plan.note_effort(&Effort { cores: vec![Some(1.0)], idle: Some(7.0) }, &pool.ready);
         pool.look();
     }
-    assert_eq!((pool.size(), pool.plan.is_strained()), (1, false));
+    assert_eq!((pool.size(), pool.plan.is_spread()), (1, false));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     path::{Path, PathBuf},
     rc::Rc,
@@ -74,6 +74,8 @@ pub(crate) enum Input {
     Deployed(Vec<Arc<Deployment>>),
     /// This node has made a record; the sender is dropped once all peers have heard of it.
     Changed(Arc<Deployment>, mpsc::Sender<()>),
+    /// Whether this peer knows of deployments.
+    Deploys(NodeId, bool),
     /// The certificate is to be renewed if it is time, or for whoever asks in any case.
     Renew(Option<oneshot::Sender<Result<(), String>>>),
     /// The node ends, and says so to the others.
@@ -91,6 +93,8 @@ pub struct Member {
     pub address: SocketAddr,
     /// What it says of itself, if that is known yet.
     pub record: Option<Arc<Record>>,
+    /// Whether it takes part in deployments: nodes of versions that know nothing of them do not.
+    pub deploys: bool,
     /// Whether it answers this node.
     pub is_reachable: bool,
     /// Whether it is this node.
@@ -114,6 +118,8 @@ pub(crate) struct Driver<L: Invoke + Clone> {
     identity: Identity,
     denied: DenyList,
     deployments: Deployments,
+    /// Peers of versions that know nothing of deployments.
+    unknowing: HashSet<NodeId>,
     redial: HashMap<NodeId, Duration>,
     /// Why there was no link the last time.
     complaints: HashMap<NodeId, Arc<str>>,
@@ -144,6 +150,7 @@ impl<L: Invoke + Clone> Driver<L> {
             identity,
             denied,
             deployments,
+            unknowing: HashSet::new(),
             redial,
             complaints,
             tasks,
@@ -203,6 +210,7 @@ impl<L: Invoke + Clone> Driver<L> {
                         self.tell_deployed(peer, Arc::clone(&records), Some(heard.clone()));
                     }
                 }
+                Input::Deploys(node, deploys) => self.note_deploys(node, deploys),
                 Input::Renew(asked) => self.renew(asked),
                 Input::Leave => {
                     self.handle(Event::Leave);
@@ -266,6 +274,17 @@ impl<L: Invoke + Clone> Driver<L> {
         self.table.follow(&self.membership.borrow(), changed);
         self.view.members.store(Arc::new(self.members()));
         self.view.changed.send_replace(());
+    }
+
+    /// Notes whether a peer takes part in deployments, which may change with each link to it.
+    fn note_deploys(&mut self, node: NodeId, deploys: bool) {
+        let has_changed = if deploys { self.unknowing.remove(&node) } else { self.unknowing.insert(node) };
+        if has_changed {
+            if !deploys {
+                tracing::info!(target: "fnmesh::mesh", peer = %node, "peer is of a version without deployments");
+            }
+            self.follow([node]);
+        }
     }
 
     /// Sees whether a node that membership takes for dead answers this one: a part of the mesh that was cut off takes
@@ -370,17 +389,18 @@ impl<L: Invoke + Clone> Driver<L> {
         }
     }
 
-    /// Tells a peer what is deployed, and goes on trying as long as there is a link; `heard` is dropped then.
+    /// Tells a peer what is deployed, and goes on trying as long as there is a link; `heard` is dropped then. The answer
+    /// tells whether it knows of deployments at all.
     fn tell_deployed(&mut self, node: NodeId, records: Arc<[Arc<Deployment>]>, heard: Option<mpsc::Sender<()>>) {
-        if records.is_empty() {
-            return;
-        }
-        let callers = self.links.callers().clone();
+        let (callers, inputs) = (self.links.callers().clone(), self.inputs.clone());
         self.tasks.spawn_local(async move {
             let _heard = heard;
             while let Some(caller) = callers.get(node) {
                 match timeout(FETCH_TIMEOUT, rpc::announce(&caller, &records)).await {
-                    Ok(Ok(())) => return,
+                    Ok(Ok(deploys)) => {
+                        let _ = inputs.send(Input::Deploys(node, deploys));
+                        return;
+                    }
                     Ok(Err(PeerError::Failed(error))) => {
                         tracing::warn!(target: "fnmesh::mesh", peer = %node, %error, "peer does not take deployments over");
                         return;
@@ -446,6 +466,7 @@ impl<L: Invoke + Clone> Driver<L> {
             node: member.node,
             address: member.address,
             record: membership.record(member.node).cloned(),
+            deploys: !self.unknowing.contains(&member.node),
             is_reachable: membership.routable(member.node).is_some(),
             is_self: member.node == own.node,
         })

@@ -42,7 +42,7 @@ use frame::Frame;
 pub use identity::Identity;
 use news::{Ear, News};
 use own::Own;
-pub use record::{App, Load, Profile, Record, Stamp, Status};
+pub use record::{App, Load, Profile, Record, Stamp, Status, directory_hash};
 pub use sync::{Entry, Snapshot};
 
 use crate::NodeId;

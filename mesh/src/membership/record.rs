@@ -87,19 +87,58 @@ pub enum Status {
 
 /// One version of an app that a node serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Told", into = "Told")]
 pub struct App {
     /// The app's name.
     pub name: Arc<str>,
     /// The number of the version: 1, 2, ..., or 0 where the app is served from a directory and not deployed.
     pub version: u64,
-    /// The hash of its content, which identifies it.
-    #[serde(with = "hex")]
+    /// The hash of its content, which identifies it. [`directory_hash`] of it where it is served from a directory.
     pub hash: [u8; 32],
     /// The names its functions are called by.
     pub functions: Vec<Arc<str>>,
     /// How busy its pools were lately.
-    #[serde(default)]
     pub load: Load,
+}
+
+/// An [`App`] as peers are told. Nodes of the first version, which know nothing of deployments, say of what they serve
+/// from a directory that it is version 1, with so much of its hash as people see. So does every node, or the same app
+/// would be two: calls would not go from one to the other when a node drains.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    name: Arc<str>,
+    version: u64,
+    #[serde(with = "hex")]
+    hash: [u8; 32],
+    functions: Vec<Arc<str>>,
+    #[serde(default)]
+    load: Load,
+}
+
+/// How many bytes of its content's hash are told of an app that is served from a directory.
+const DIRECTORY_HASH_BYTES: usize = 6;
+
+/// What is told of the hash of an app that is served from a directory: its first 6 bytes, then zeros. The hash of a
+/// deployed one never looks so but by a chance of 1 in 2^208.
+pub fn directory_hash(mut hash: [u8; 32]) -> [u8; 32] {
+    hash[DIRECTORY_HASH_BYTES..].fill(0);
+    hash
+}
+
+impl From<App> for Told {
+    fn from(App { name, version, hash, functions, load }: App) -> Self {
+        match version {
+            0 => Self { name, version: 1, hash: directory_hash(hash), functions, load },
+            _ => Self { name, version, hash, functions, load },
+        }
+    }
+}
+
+impl From<Told> for App {
+    fn from(Told { name, version, hash, functions, load }: Told) -> Self {
+        let is_of_a_directory = version == 1 && hash == directory_hash(hash);
+        Self { name, version: if is_of_a_directory { 0 } else { version }, hash, functions, load }
+    }
 }
 
 impl App {
@@ -162,6 +201,25 @@ mod tests {
         let bad = json.replace(&"ab".repeat(32), "abc");
         let error = serde_json::from_str::<Record>(&bad).unwrap_err().to_string();
         assert!(error.contains("\"abc\" is not a content hash"), "{error}");
+    }
+
+    #[test]
+    fn app_of_a_directory_is_told_as_the_first_version_did() {
+        let served = App { version: 0, hash: directory_hash([0xab; 32]), ..app(Load(3)) };
+        let json = serde_json::to_string(&served).unwrap();
+        assert_eq!(
+            json,
+            format!(
+                r#"{{"name":"shop","version":1,"hash":"{}{}","functions":["add"],"load":3}}"#,
+                "ab".repeat(6),
+                "0".repeat(52)
+            )
+        );
+        assert_eq!(serde_json::from_str::<App>(&json).unwrap(), served);
+        // The first version of a deployed app.
+        let deployed = App { version: 1, ..app(Load(3)) };
+        let json = serde_json::to_string(&deployed).unwrap();
+        assert_eq!(serde_json::from_str::<App>(&json).unwrap(), deployed);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
 /// What is known of the other nodes.
 #[derive(Debug, Default)]
 pub struct View {
-    /// Those that take calls, how busy they are, and whether they have room.
+    /// Those that take calls and can host apps, how busy they are, and whether they have room.
     nodes: Vec<(NodeId, Load, bool)>,
     hosts: HashMap<Arc<str>, HashSet<NodeId>>,
     unable: HashMap<Arc<str>, HashSet<NodeId>>,
@@ -32,6 +32,12 @@ impl View {
             }
         }
         view
+    }
+
+    /// The same without nodes that take no part in deployments: what they serve is known, and that is all.
+    pub fn without(mut self, others: impl Fn(NodeId) -> bool) -> Self {
+        self.nodes.retain(|(node, ..)| !others(*node));
+        self
     }
 
     fn add(&mut self, node: NodeId, profile: &Profile) {
@@ -74,7 +80,7 @@ impl View {
         self.served.get(app).into_iter().flatten().find(|(_, version)| *version == 0).map(|(node, _)| *node)
     }
 
-    /// All other nodes that take calls.
+    /// All other nodes that take calls and can host apps.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = NodeId> {
         self.nodes.iter().map(|(node, ..)| *node)
     }
@@ -151,6 +157,16 @@ mod tests {
         let draining = Profile { status: Status::Draining, ..profile(&[("shop", 3)]) };
         let view = View::of([(id(1), &draining)]);
         assert_eq!((view.nodes().len(), view.serving("shop", 1).count()), (0, 0));
+    }
+
+    #[test]
+    fn who_knows_nothing_of_deployments_hosts_none() {
+        let directory = App { version: 0, ..profile(&[("shop", 0)]).apps[0].clone() };
+        let served = Profile { apps: vec![directory], ..Profile::default() };
+        let view = View::of([(id(1), &served), (id(2), &profile(&[]))]).without(|node| node == id(1));
+        assert_eq!(view.nodes().collect::<Vec<_>>(), [id(2)]);
+        // But the name of what it serves is taken.
+        assert_eq!(view.serving_from_a_directory("shop"), Some(id(1)));
     }
 
     #[test]

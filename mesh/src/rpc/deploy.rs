@@ -22,7 +22,10 @@ use crate::{
     deployments::{Deployment, Deployments},
     driver::Input,
     hex,
-    transport::{Answer, Caller, Failure, INTERNAL_ERROR, INVALID_PARAMS, Item, Items, LocalFuture, Request, Response},
+    transport::{
+        Answer, CallError, Caller, Failure, INTERNAL_ERROR, INVALID_PARAMS, Item, Items, LocalFuture, METHOD_NOT_FOUND,
+        Request, Response,
+    },
 };
 
 /// How much of a bundle is read and sent at a time.
@@ -67,13 +70,22 @@ struct DrainParams {
     on: bool,
 }
 
-/// Tells a peer what is deployed.
-pub(crate) async fn announce(caller: &Caller, deployments: &[Arc<Deployment>]) -> Result<(), PeerError> {
-    for records in deployments.chunks(RECORDS_PER_MESSAGE) {
+/// Tells a peer what is deployed, be it nothing; whether the peer knows of deployments.
+pub(crate) async fn announce(caller: &Caller, deployments: &[Arc<Deployment>]) -> Result<bool, PeerError> {
+    let mut messages = deployments.chunks(RECORDS_PER_MESSAGE);
+    let mut records = messages.next().unwrap_or_default();
+    loop {
         let params = AnnounceParams { deployments: records.to_vec() };
-        read::<()>(&caller.call(ANNOUNCE, &params, Bytes::new()).await?)?;
+        match caller.call(ANNOUNCE, &params, Bytes::new()).await {
+            Ok(response) => read::<()>(&response)?,
+            Err(CallError::Failed(failure)) if failure.code == METHOD_NOT_FOUND => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        match messages.next() {
+            Some(next) => records = next,
+            None => return Ok(true),
+        }
     }
-    Ok(())
 }
 
 /// The bytes of a bundle from `offset` on, in pieces, and how long it is as a whole.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use fnmesh_invoke::{AppState, AppStatus, Function};
-use fnmesh_mesh::membership::{App, Load, Profile, Status};
+use fnmesh_mesh::membership::{App, Load, Profile, Status, directory_hash};
 use fnmesh_runtime::Demand;
 
 use super::{Busy, Hosting, drain::Drain, load};
@@ -60,7 +60,7 @@ impl Hosting {
         serves.then(|| App {
             name: app.name.as_str().into(),
             version,
-            hash: app.hash,
+            hash: if version == 0 { directory_hash(app.hash) } else { app.hash },
             functions: functions.into_iter().collect(),
             load: Load::default(),
         })

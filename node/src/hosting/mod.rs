@@ -333,7 +333,8 @@ impl Hosting {
         if !Arc::ptr_eq(&view.0, &members) {
             let others = members.iter().filter(|member| !member.is_self && member.is_reachable);
             let profiles = others.filter_map(|member| Some((member.node, &member.record.as_ref()?.profile)));
-            let new = Rc::new(View::of(profiles));
+            let deploys = |node| members.iter().any(|member| member.node == node && member.deploys);
+            let new = Rc::new(View::of(profiles).without(|node| !deploys(node)));
             *view = (Arc::clone(&members), new);
         }
         Rc::clone(&view.1)

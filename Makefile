@@ -17,7 +17,7 @@ ifdef CI
 export CARGO_INCREMENTAL := 0
 endif
 
-.PHONY: help run dev release setup check test test-rust test-python test-node test-scripts bench dispatch transport wan fuzz clean
+.PHONY: help run dev release setup previous check test test-rust test-python test-node test-scripts bench dispatch transport wan fuzz clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -35,6 +35,9 @@ release:
 setup: ## install what `make test` needs
 	@scripts/setup test
 
+previous: ## build the version before, which must work in one mesh with this one (once)
+	@CARGO_TARGET_DIR=$(TARGET) scripts/previous
+
 check: setup ## format, lints, documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -46,7 +49,7 @@ test: check test-rust test-python test-node test-scripts ## everything, unattend
 # The extension is loaded by an interpreter and linked into no test: cargo does not build it for the tests by itself.
 test-rust test-python: export FNMESH_PYTHON_EXTENSION := $(TARGET)/debug/libfnmesh_python.so
 
-test-rust: setup
+test-rust: setup previous
 	cargo build -p fnmesh-python
 	cargo nextest run --workspace
 	@unshare --net true 2>/dev/null || echo 'make: the tests of several hosts did not run: they need root, network namespaces and /dev/net/tun' >&2

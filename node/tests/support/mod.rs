@@ -45,17 +45,42 @@ impl Apps {
     }
 }
 
+/// A build of `fnmesh`, with the Python extension beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Program(PathBuf);
+
+impl Program {
+    /// What these tests are of.
+    pub(crate) fn present() -> Self {
+        let program = Self(env!("CARGO_BIN_EXE_fnmesh").into());
+        let extension = program.extension();
+        assert!(extension.is_file(), "{} is missing: cargo build -p fnmesh-python", extension.display());
+        program
+    }
+
+    /// Another one, which is there.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    pub(crate) fn extension(&self) -> PathBuf {
+        self.0.with_file_name("libfnmesh_python.so")
+    }
+
+    /// It with nothing of the tester's own settings in it.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.0);
+        for name in ["LISTEN", "NODE", "LOG", "CACHE", "PYTHON_EXTENSION", "SANDBOX", "MESH", "DATA", "JOIN", "TOKEN"] {
+            command.env_remove(format!("FNMESH_{name}"));
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+}
+
 /// The program with nothing of the tester's own settings in it.
 pub(crate) fn fnmesh() -> Command {
-    let program = Path::new(env!("CARGO_BIN_EXE_fnmesh"));
-    let extension = program.with_file_name("libfnmesh_python.so");
-    assert!(extension.is_file(), "{} is missing: cargo build -p fnmesh-python", extension.display());
-    let mut command = Command::new(program);
-    for name in ["LISTEN", "NODE", "LOG", "CACHE", "PYTHON_EXTENSION", "SANDBOX", "MESH", "DATA", "JOIN", "TOKEN"] {
-        command.env_remove(format!("FNMESH_{name}"));
-    }
-    command.stdin(Stdio::null());
-    command
+    Program::present().command()
 }
 
 /// Runs a command line to its end.
@@ -113,6 +138,8 @@ pub(crate) fn stderr(output: &Output) -> &str {
 
 /// A node in a process of its own. Killed when dropped.
 pub(crate) struct Node {
+    /// What it runs.
+    pub(crate) program: Program,
     child: Running,
     events: mpsc::Receiver<Value>,
     stderr: Arc<Mutex<String>>,
@@ -123,14 +150,15 @@ pub(crate) struct Node {
 impl Node {
     /// `fnmesh serve` or `dev` on these directories, on a free port.
     pub(crate) fn start(command: &str, directories: &[PathBuf], options: &[&str]) -> Self {
-        Self::start_at("127.0.0.1:0", command, directories, options)
+        Self::start_of(Program::present(), "127.0.0.1:0", command, directories, options)
     }
 
-    /// The same, on this address.
-    fn start_at(listen: &str, command: &str, directories: &[PathBuf], options: &[&str]) -> Self {
+    /// The same of another build, on this address.
+    fn start_of(program: Program, listen: &str, command: &str, directories: &[PathBuf], options: &[&str]) -> Self {
         let cache = tempfile::tempdir().unwrap();
         let mut child = Running::spawn(
-            fnmesh()
+            program
+                .command()
                 // So that commands of the tester do not find it.
                 .env("XDG_RUNTIME_DIR", cache.path())
                 .arg(command)
@@ -141,7 +169,7 @@ impl Node {
         );
         let events = lines(child.0.stdout.take().unwrap());
         let stderr = collect(child.0.stderr.take().unwrap());
-        let mut node = Self { child, events, stderr, url: String::new(), cache };
+        let mut node = Self { program, child, events, stderr, url: String::new(), cache };
         node.url = node.event("listening")["url"].as_str().unwrap().to_owned();
         node
     }
@@ -153,7 +181,18 @@ impl Node {
 
     /// The same, on this address.
     pub(crate) fn settled_at(listen: &str, command: &str, directories: &[PathBuf], options: &[&str]) -> Self {
-        let node = Self::start_at(listen, command, directories, options);
+        Self::settled_of(Program::present(), listen, command, directories, options)
+    }
+
+    /// The same of another build.
+    pub(crate) fn settled_of(
+        program: Program,
+        listen: &str,
+        command: &str,
+        directories: &[PathBuf],
+        options: &[&str],
+    ) -> Self {
+        let node = Self::start_of(program, listen, command, directories, options);
         node.event("settled");
         node
     }

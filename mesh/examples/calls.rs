@@ -1,6 +1,6 @@
 //! Prints what the simulation of calls shows for meshes of 3, 10 and 100 nodes, as tables for docs/scale.md.
 //!
-//! `cargo run --release -p fnmesh-mesh --example calls`
+//! `cargo run --release -p fnmesh-mesh --example calls [faults|heat]`
 
 // The tests use more of it.
 #[allow(dead_code, unused_imports)]
@@ -21,10 +21,16 @@ const HOT: usize = 0;
 type Figures = Vec<(&'static str, f64)>;
 
 fn main() {
-    println!("While nodes die:\n");
-    table(faults);
-    println!("\nFollowing the heat:\n");
-    table(heat);
+    let only = std::env::args().nth(1);
+    let is_asked = |what: &str| only.as_ref().is_none_or(|only| only == what);
+    if is_asked("faults") {
+        println!("While nodes die:\n");
+        table(faults);
+    }
+    if is_asked("heat") {
+        println!("\nFollowing the heat:\n");
+        table(heat);
+    }
 }
 
 fn table(run: fn(u64, usize) -> Figures) {

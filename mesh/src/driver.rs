@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     NodeId, address,
-    deployments::{Deployment, Deployments},
+    deployments::{Cause, Deployment, Deployments},
     identity::{DenyList, Identity, join::PeerAddress},
     known,
     links::{Change, Links},
@@ -40,9 +40,6 @@ const LAST_REDIAL: Duration = Duration::from_secs(2);
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
 /// How often it is seen whether the machine still has the address that peers were told.
 const ADDRESS_CHECK: Duration = Duration::from_secs(1);
-/// To how many peers news of deployments are passed on, so that in a large mesh they reach those, too, to which who made
-/// them has no link; a link that comes up carries all records, in any case.
-const TOLD: usize = 16;
 /// How long a node that is said to be dead has to answer.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 /// How long one that answers has to tell the mesh so.
@@ -173,8 +170,7 @@ impl<L: Invoke + Clone> Driver<L> {
                     self.redial.remove(&node);
                     self.handle(Event::LinkBack(node));
                     self.tell_denied(node);
-                    let all: Vec<_> = self.deployments.snapshot().all().cloned().collect();
-                    self.tell_deployed(node, all.into(), None);
+                    self.spread(Cause::LinkUp(node), None);
                 }
                 Input::Link(Change::Lost(node, reason)) => {
                     // Dialling goes on and fails for the same reason again and again.
@@ -196,20 +192,8 @@ impl<L: Invoke + Clone> Driver<L> {
                 Input::Objected(node) => self.follow([node]),
                 Input::CheckAddress => self.check_address(),
                 Input::Denied(nodes) => self.exclude(&nodes),
-                Input::Deployed(records) => {
-                    let mut peers = self.links.callers().nodes();
-                    fastrand::shuffle(&mut peers);
-                    let records: Arc<[_]> = records.into();
-                    for peer in peers.into_iter().take(TOLD) {
-                        self.tell_deployed(peer, Arc::clone(&records), None);
-                    }
-                }
-                Input::Changed(record, heard) => {
-                    let records: Arc<[_]> = [record].into();
-                    for peer in self.links.callers().nodes() {
-                        self.tell_deployed(peer, Arc::clone(&records), Some(heard.clone()));
-                    }
-                }
+                Input::Deployed(records) => self.spread(Cause::Heard(records), None),
+                Input::Changed(record, heard) => self.spread(Cause::Changed(record), Some(heard)),
                 Input::Deploys(node, deploys) => self.note_deploys(node, deploys),
                 Input::Renew(asked) => self.renew(asked),
                 Input::Leave => {
@@ -386,6 +370,15 @@ impl<L: Invoke + Clone> Driver<L> {
                     tracing::warn!(target: "fnmesh::mesh", peer = %node, %error, "peer does not take removals over");
                 }
             });
+        }
+    }
+
+    /// Tells peers what is deployed; `heard` is dropped once all have heard.
+    fn spread(&mut self, cause: Cause, heard: Option<mpsc::Sender<()>>) {
+        let peers = self.links.callers().nodes();
+        let (told, records) = cause.spread(&self.deployments.snapshot(), peers, &mut fastrand::Rng::new());
+        for peer in told {
+            self.tell_deployed(peer, Arc::clone(&records), heard.clone());
         }
     }
 

@@ -1,10 +1,11 @@
 //! What is deployed on the mesh: for each app one record, of which the newest counts.
 //!
 //! [`Registry`] is pure. Each node keeps all records, tells the others what changed, and tells a peer everything when a
-//! link to it comes up; merging is the same in any order, so that all end with the same. [`Deployments`] is a node's own
+//! link to it comes up ([`Cause`]); merging is the same in any order, so that all end with the same. [`Deployments`] is a node's own
 //! registry, on disk and read by any thread.
 
 mod shared;
+mod spread;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use shared::{ChangeError, Deployments};
+pub use spread::Cause;
 
 use crate::{NodeId, hex};
 

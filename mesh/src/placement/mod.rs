@@ -10,6 +10,7 @@
 //!
 //! [hrw]: https://www.eecs.umich.edu/techreports/cse/96/CSE-TR-316-96.pdf
 
+mod growth;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -19,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use growth::Growth;
 use rustc_hash::FxBuildHasher;
 pub use view::{View, has_room, load, sum};
 
@@ -31,12 +33,13 @@ pub struct Config {
     pub patience: Duration,
     /// How long an app must be without any host. Default 1 s.
     pub outage: Duration,
-    /// How long a pool must be saturated before a peer is asked to host the app too. Default 500 ms.
+    /// How long a pool must be saturated before its node asks a peer to host the app too. Default 500 ms.
     pub saturation: Duration,
-    /// How long a peer that was asked may take until it says that it starts the app; none other is asked meanwhile, nor
-    /// while it starts. Default 5 s.
+    /// How long a peer that was asked may take until it says that it starts the app; who asked it asks no other
+    /// meanwhile, nor while it starts. Default 5 s.
     pub start: Duration,
-    /// How long a new host has to take its share of the calls, before it is judged whether it is enough. Default 1 s.
+    /// How long new hosts have to take their share of the calls, before it is judged whether they are enough. Default
+    /// 1 s.
     pub share: Duration,
     /// How long an app with [`Replicas::Auto`] must be without a call before a host gives it up. Default 10 min.
     pub keep_alive: Duration,
@@ -90,6 +93,12 @@ pub struct Demand {
     pub is_saturated: bool,
     /// How long no call has reached it here.
     pub idle: Duration,
+    /// Its calls that run and wait.
+    pub calls: usize,
+    /// Its calls that can run at a time.
+    pub capacity: usize,
+    /// Grows with each call that begins to run.
+    pub begun: u64,
 }
 
 /// One app on one node.
@@ -97,13 +106,7 @@ pub struct Demand {
 pub struct Placement {
     /// Since when there has been reason to host it or to retire it.
     wanted: Option<(Decision, Instant)>,
-    saturated_since: Option<Instant>,
-    /// When a peer was asked that does not serve yet.
-    asked: Option<Instant>,
-    /// How many nodes served it the last time.
-    serving: usize,
-    /// From when on saturation counts: a new host is to take its share first.
-    judged_from: Option<Instant>,
+    growth: Growth,
 }
 
 impl Placement {
@@ -140,7 +143,7 @@ impl Placement {
         };
         let lasting = self.lasting(wanted, patience, now);
         if lasting == Decision::Stay && own.hosts && replicas == Replicas::Auto {
-            return self.ask(config, app, sites, demand, now);
+            return self.growth.ask(config, (own, app), sites, demand, now);
         }
         lasting
     }
@@ -158,36 +161,6 @@ impl Placement {
         let is_due = now.saturating_duration_since(since) >= patience;
         self.wanted = Some((wanted, if is_due { now } else { since }));
         if is_due { wanted } else { Decision::Stay }
-    }
-
-    /// A saturated host asks the least loaded peer with room, one after the other.
-    fn ask(&mut self, config: &Config, app: &str, sites: &[Site], demand: Demand, now: Instant) -> Decision {
-        let serving = sites.iter().filter(|site| site.serves).count();
-        let has_one_come = serving > std::mem::replace(&mut self.serving, serving);
-        if has_one_come {
-            self.asked = None;
-            self.judged_from = Some(now + config.share);
-        }
-        if !demand.is_saturated {
-            self.saturated_since = None;
-            return Decision::Stay;
-        }
-        let is_one_coming = sites.iter().any(|site| site.hosts && !site.serves);
-        let is_one_asked = self.asked.is_some_and(|at| now.saturating_duration_since(at) < config.start);
-        let is_too_early = self.judged_from.is_some_and(|from| now < from);
-        if is_one_coming || is_one_asked || is_too_early {
-            self.saturated_since = None;
-            return Decision::Stay;
-        }
-        let since = *self.saturated_since.get_or_insert(now);
-        if now.saturating_duration_since(since) < config.saturation {
-            return Decision::Stay;
-        }
-        let candidates = sites.iter().filter(|site| !site.hosts && site.has_room);
-        // All hosts that ask at a time ask the same one.
-        let Some(best) = candidates.min_by_key(|site| (site.load, rank(app, site.node))) else { return Decision::Stay };
-        self.asked = Some(now);
-        Decision::Ask(best.node)
     }
 }
 

@@ -91,7 +91,9 @@ impl Mesh {
         sites.retain(|site| site.node != id(node));
         sites.push(self.site(node));
         let is_saturated = self.hosts[node] && self.calls > 10 * self.count();
-        let demand = Demand { is_saturated, idle: self.idle };
+        let place = self.hosts[..node].iter().filter(|hosts| **hosts).count();
+        let calls = (self.calls + place) / self.count().max(1);
+        let demand = Demand { is_saturated, idle: self.idle, calls, capacity: 10, begun: 0 };
         let placement = &mut self.placements[node];
         match placement.decide(&self.config, (id(node), APP), self.replicas, &sites, demand, self.now) {
             Decision::Stay => {}
@@ -191,7 +193,7 @@ fn one_that_was_asked_and_does_not_start_is_replaced() {
     let site = |node, hosts| Site { node: id(node), has_room: true, hosts, serves: hosts, load: Load(0) };
     let sites = [site(1, true), site(2, false), site(3, false)];
     let (config, start) = (Config::default(), Instant::now());
-    let demand = Demand { is_saturated: true, idle: Duration::ZERO };
+    let demand = Demand { is_saturated: true, calls: 20, capacity: 10, ..Demand::default() };
     let asked: Vec<_> = (0..200)
         .filter(|tick| {
             let now = start + TICK * *tick;
@@ -204,12 +206,60 @@ fn one_that_was_asked_and_does_not_start_is_replaced() {
 }
 
 #[test]
-fn one_more_is_asked_at_a_time() {
+fn hosts_that_lack_one_more_ask_for_one() {
     let mut mesh = Mesh::new(20, Replicas::Auto, &[1, 2, 3]);
     mesh.run(Duration::from_secs(2));
     mesh.calls = 35;
     mesh.run(Duration::from_secs(60));
     assert_eq!((mesh.count(), mesh.moves), (4, 1), "three saturated hosts ask the same peer");
+}
+
+#[test]
+fn hosts_become_twice_as_many_in_each_step() {
+    let mut mesh = Mesh::new(100, Replicas::Auto, &[1]);
+    mesh.run(Duration::from_secs(2));
+    mesh.calls = 800;
+    let mut counts = vec![1];
+    // A step: 0.5 s of saturation, 1.2 s to start, 1 s until all know, 1 s to take a share.
+    for _ in 0..300 {
+        mesh.tick();
+        if mesh.count() != counts[counts.len() - 1] {
+            counts.push(mesh.count());
+        }
+    }
+    // What is seen of others is a second old, so that the last step may be one or two too large.
+    assert!((80..=82).contains(&mesh.count()), "{counts:?}");
+    let mut last = 1;
+    assert!(counts.iter().all(|count| *count <= 2 * std::mem::replace(&mut last, *count)), "{counts:?}");
+    mesh.run(Duration::from_secs(100));
+    assert_eq!(mesh.moves, mesh.count() - 1, "and none gives up");
+    assert!(mesh.count() <= 82, "nor do more come");
+}
+
+#[test]
+fn the_least_busy_are_asked() {
+    let site = |node, serves, load| Site { node: id(node), has_room: true, hosts: serves, serves, load: Load(load) };
+    let mut sites = vec![site(1, true, 30), site(2, true, 30)];
+    sites.extend((3..20).map(|node| site(node, false, if node == 7 || node == 9 { 3 } else { 12 })));
+    sites[10].has_room = false;
+    let demand = Demand { is_saturated: true, calls: 20, capacity: 10, ..Demand::default() };
+    let start = Instant::now();
+    let mut asked: Vec<_> = [1, 2]
+        .map(|host| {
+            let mut placement = Placement::default();
+            let config = Config::default();
+            let decide = |tick| {
+                let now = start + TICK * tick;
+                placement.decide(&config, (id(host), APP), Replicas::Auto, &sites, demand, now)
+            };
+            (0..20).map(decide).find_map(|decision| match decision {
+                Decision::Ask(peer) => Some(peer),
+                _ => None,
+            })
+        })
+        .into();
+    asked.sort();
+    assert_eq!(asked, [Some(id(7)), Some(id(9))], "each another one");
 }
 
 #[test]
@@ -232,6 +282,21 @@ fn an_app_whose_only_host_died_begins_elsewhere_once() {
     assert_eq!((mesh.count(), mesh.moves), (1, 1));
     mesh.run(Duration::from_secs(60));
     assert_eq!((mesh.count(), mesh.moves), (1, 1));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn hosts_become_as_many_as_calls_need(nodes in 1..60_usize, calls in 1..600_usize, first in 0..60_usize) {
+        let mut mesh = Mesh::new(nodes, Replicas::Auto, &[first % nodes]);
+        mesh.calls = calls;
+        mesh.run(Duration::from_secs(120));
+        let wanted = calls.div_ceil(10).min(nodes);
+        let hosts = mesh.count();
+        prop_assert!((wanted..=wanted + 1 + wanted / 8).contains(&hosts), "{} of {}", hosts, wanted);
+        prop_assert_eq!(mesh.moves, hosts - 1);
+    }
 }
 
 proptest! {

@@ -1,9 +1,8 @@
 //! The other nodes of the mesh, as placement looks at them.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::Site;
 use crate::{
@@ -16,10 +15,18 @@ use crate::{
 pub struct View {
     /// Those that take calls and can host apps, how busy they are, and whether they have room.
     nodes: Vec<(NodeId, Load, bool)>,
-    hosts: HashMap<Arc<str>, HashSet<NodeId>>,
-    unable: HashMap<Arc<str>, HashSet<NodeId>>,
+    /// By app: what the nodes say of it that say anything.
+    said: FxHashMap<Arc<str>, FxHashMap<NodeId, Said>>,
     /// The numbers of the versions that are served, and by whom.
-    served: HashMap<Arc<str>, Vec<(NodeId, u64)>>,
+    served: FxHashMap<Arc<str>, Vec<(NodeId, u64)>>,
+}
+
+/// What a node says of an app.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    serves: bool,
+    is_starting: bool,
+    is_unable: bool,
 }
 
 impl View {
@@ -44,28 +51,29 @@ impl View {
         let loads = || profile.apps.iter().map(|app| app.load);
         self.nodes.push((node, sum(loads()), has_room(loads())));
         for app in &profile.apps {
-            self.hosts.entry(Arc::clone(&app.name)).or_default().insert(node);
+            self.said(&app.name, node).serves = true;
             self.served.entry(Arc::clone(&app.name)).or_default().push((node, app.version));
         }
-        for app in &profile.starting {
-            self.hosts.entry(Arc::clone(app)).or_default().insert(node);
-        }
-        for app in &profile.unable {
-            self.unable.entry(Arc::clone(app)).or_default().insert(node);
-        }
+        profile.starting.iter().for_each(|app| self.said(app, node).is_starting = true);
+        profile.unable.iter().for_each(|app| self.said(app, node).is_unable = true);
+    }
+
+    fn said(&mut self, app: &Arc<str>, node: NodeId) -> &mut Said {
+        self.said.entry(Arc::clone(app)).or_default().entry(node).or_default()
     }
 
     /// The nodes with regard to `app`, this one, `own`, among them.
     pub fn sites(&self, app: &str, own: Site) -> Vec<Site> {
-        let is_in =
-            |set: &HashMap<Arc<str>, HashSet<NodeId>>, node| set.get(app).is_some_and(|set| set.contains(&node));
-        let serves = |node| self.served.get(app).is_some_and(|served| served.iter().any(|(other, _)| *other == node));
-        let others = self.nodes.iter().map(|&(node, load, has_room)| Site {
-            node,
-            has_room: has_room && !is_in(&self.unable, node),
-            hosts: is_in(&self.hosts, node),
-            serves: serves(node),
-            load,
+        let said = self.said.get(app);
+        let others = self.nodes.iter().map(|&(node, load, has_room)| {
+            let said = said.and_then(|said| said.get(&node)).copied().unwrap_or_default();
+            Site {
+                node,
+                has_room: has_room && !said.is_unable,
+                hosts: said.serves || said.is_starting,
+                serves: said.serves,
+                load,
+            }
         });
         std::iter::once(own).chain(others).collect()
     }

@@ -119,7 +119,13 @@ impl Hosted {
                 Duration::ZERO
             }
         };
-        Demand { is_saturated: pool.is_saturated(), idle }
+        Demand {
+            is_saturated: pool.is_saturated(),
+            idle,
+            calls: pool.calls(),
+            capacity: pool.capacity(),
+            begun: pool.counter,
+        }
     }
 }
 

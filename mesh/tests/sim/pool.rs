@@ -42,7 +42,7 @@ pub(super) struct Pool {
     starting: usize,
     running: usize,
     waiting: VecDeque<Job>,
-    /// Calls that have reached it.
+    /// Calls that have begun to run.
     pub(super) counter: u64,
 }
 
@@ -57,7 +57,6 @@ impl Pool {
         if self.running >= self.capacity() && self.waiting.len() >= self.spec.queue {
             return false;
         }
-        self.counter += 1;
         self.waiting.push_back(job);
         self.fill(steps);
         if !self.waiting.is_empty() && self.instances + self.starting < self.spec.max_instances {
@@ -104,6 +103,7 @@ impl Pool {
             && let Some(job) = self.waiting.pop_front()
         {
             self.running += 1;
+            self.counter += 1;
             steps.push(Step::Run(job));
         }
     }

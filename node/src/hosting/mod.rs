@@ -290,7 +290,13 @@ impl Hosting {
             serves: hosted.serving.is_some(),
             load,
         };
-        let demand = placement::Demand { is_saturated: demand.is_saturated, idle: hosted.idle(demand, now) };
+        let demand = placement::Demand {
+            is_saturated: demand.is_saturated,
+            idle: hosted.idle(demand, now),
+            calls: demand.calls,
+            capacity: demand.capacity,
+            begun: demand.counter,
+        };
         let sites = view.sites(&deployment.app, own);
         let about = (own.node, &*deployment.app);
         let config = if hosted.is_new(deployment.revision, now) { &self.prompt } else { &self.config };

@@ -9,7 +9,8 @@ mod world;
 
 use std::time::Duration;
 
-use world::World;
+use fnmesh_mesh::deployments::Replicas;
+use world::{World, content};
 
 const SEEDS: u64 = 5;
 const SIZES: [usize; 3] = [10, 100, 1_000];
@@ -51,6 +52,13 @@ fn run(seed: u64, nodes: usize) -> Vec<(&'static str, f64)> {
     world.run(Duration::from_secs(20) - route_all);
     let noisy = world.traffic();
 
+    let deployer = nodes / 3;
+    world.change(deployer, "shop", Some(content(1)), Replicas::Auto);
+    let has_heard = |world: &World, node: usize| world.nodes[node].registry.get("shop").is_some();
+    let deployed = world.run_until(LIMIT, |world| world.live().all(|node| has_heard(world, node)));
+    world.run(Duration::from_secs(1));
+    let told = world.told.bytes as f64 / nodes as f64;
+
     let joiner = nodes;
     world.start(joiner, &[1]);
     let sees = world.run_until(LIMIT, |world| world.live().all(|node| world.knows(joiner, node)));
@@ -71,6 +79,8 @@ fn run(seed: u64, nodes: usize) -> Vec<(&'static str, f64)> {
         ("new route, known by 99 %, s", route.as_secs_f64()),
         ("new route, known by all, s", route_all.as_secs_f64()),
         ("new route, bytes a node sends for it", noisy.bytes.saturating_sub(quiet.bytes) as f64),
+        ("new deployment, known by all, s", deployed.as_secs_f64()),
+        ("new deployment, bytes a node sends for it", told),
         ("new node knows all, s", sees.as_secs_f64()),
         ("all know the new node, s", seen.as_secs_f64()),
         ("leaving node out everywhere, s", left.as_secs_f64()),

@@ -1,6 +1,8 @@
 //! The mesh in simulation: nodes on a memory transport under a virtual clock. Each run is decided by its seed, which
 //! is printed when it fails.
 
+#[path = "sim/deployments.rs"]
+mod deployments;
 #[path = "sim/faults.rs"]
 mod faults;
 #[path = "sim/heat.rs"]

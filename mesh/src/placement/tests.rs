@@ -91,8 +91,7 @@ impl Mesh {
         sites.retain(|site| site.node != id(node));
         sites.push(self.site(node));
         let is_saturated = self.hosts[node] && self.calls > 10 * self.count();
-        let place = self.hosts[..node].iter().filter(|hosts| **hosts).count();
-        let calls = (self.calls + place) / self.count().max(1);
+        let calls = self.calls.div_ceil(self.count().max(1));
         let demand = Demand { is_saturated, idle: self.idle, calls, capacity: 10, begun: 0 };
         let placement = &mut self.placements[node];
         match placement.decide(&self.config, (id(node), APP), self.replicas, &sites, demand, self.now) {
@@ -221,19 +220,19 @@ fn hosts_become_twice_as_many_in_each_step() {
     mesh.calls = 800;
     let mut counts = vec![1];
     // A step: 0.5 s of saturation, 1.2 s to start, 1 s until all know, 1 s to take a share.
-    for _ in 0..300 {
+    for _ in 0..400 {
         mesh.tick();
         if mesh.count() != counts[counts.len() - 1] {
             counts.push(mesh.count());
         }
     }
-    // What is seen of others is a second old, so that the last step may be one or two too large.
-    assert!((80..=82).contains(&mesh.count()), "{counts:?}");
+    // What is seen of others is a second old, so that the last step may be somewhat too large.
+    assert!((80..=85).contains(&mesh.count()), "{counts:?}");
     let mut last = 1;
     assert!(counts.iter().all(|count| *count <= 2 * std::mem::replace(&mut last, *count)), "{counts:?}");
     mesh.run(Duration::from_secs(100));
     assert_eq!(mesh.moves, mesh.count() - 1, "and none gives up");
-    assert!(mesh.count() <= 82, "nor do more come");
+    assert!(mesh.count() <= 85, "nor do more come");
 }
 
 #[test]

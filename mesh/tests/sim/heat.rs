@@ -106,6 +106,31 @@ fn a_hot_app_gets_no_more_nodes_than_it_needs() {
 }
 
 #[test]
+fn an_app_that_needs_many_nodes_has_them_soon_and_hardly_more() {
+    for seed in 0..4 {
+        for (needed, most, limit) in [(5, 8, s(12)), (17, 20, s(14))] {
+            let mut world = world(seed, 20, Replicas::Auto);
+            // Nodes do nine tenths of what they can.
+            world.call(Some(Mix { entries: (0..20).collect(), ..skewed(0.9 * needed as f64) }));
+            let took = world.run_until(limit, is_on(needed));
+            println!("seed {seed}: on {needed} nodes after {took:?}");
+            let mut last = 1;
+            let at = |moved: usize| world.work.moves[moved].at;
+            // Whoever begins within a second is of the same step.
+            let starts = (0..world.work.moves.len()).filter(|moved| *moved == 0 || at(*moved) > at(moved - 1) + s(1));
+            for before in starts.skip(1) {
+                assert!(before < 2 * last, "{:?}", world.work.moves);
+                last = before + 1;
+            }
+            world.run(s(60));
+            let hosts = world.hosts(HOT).len();
+            assert!((needed..=most).contains(&hosts), "{hosts}: {:?}", world.work.moves);
+            assert_eq!(world.work.moves.len(), hosts - 1, "{:?}", world.work.moves);
+        }
+    }
+}
+
+#[test]
 fn nodes_that_carry_many_light_apps_have_room() {
     for seed in 0..6 {
         let light = |app: usize| {

@@ -8,28 +8,28 @@ use std::{
 };
 
 use fnmesh_mesh::{
-    deployments::Replicas,
-    membership::{App, Load},
+    deployments::{Deployment, Replicas},
+    membership::{App, Load, Profile, Status},
     placement::{self, Decision, Demand, Placement, Site, View},
 };
 
-use super::{
-    Item, World,
-    pool::{Pool, Spec},
-    work::Task,
-};
+use super::{Item, World, drain::Drain, pool::Pool, work::Task};
 
 const TICK: Duration = Duration::from_millis(100);
 const ALL_EVERY: u32 = 10;
 /// How long a node that stops hosting an app goes on serving it after it has said so.
-const WITHDRAWN: Duration = Duration::from_millis(1_500);
+pub(super) const WITHDRAWN: Duration = Duration::from_millis(1_500);
+/// How long after a change of a deployment nodes act on it ...
+const NEW: Duration = Duration::from_secs(10);
+/// ... once there has been reason for so long.
+const PROMPT: Duration = Duration::from_millis(300);
 /// How long a node that comes back waits for others to tell what they serve.
 const NEWS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a node hosts while it lives.
 #[derive(Default)]
 pub(super) struct Hosting {
-    apps: BTreeMap<usize, Hosted>,
+    pub(super) apps: BTreeMap<usize, Hosted>,
     /// Pools that take no more calls, until the last has ended.
     ending: Vec<Pool>,
     /// What it hosted before it ended, until it is decided whether it does again.
@@ -37,20 +37,29 @@ pub(super) struct Hosting {
     since: Duration,
     ticks: u32,
     pub(super) has_news: bool,
-    view: View,
+    pub(super) view: View,
+    pub(super) drain: Drain,
 }
 
 #[derive(Default)]
-struct Hosted {
+pub(super) struct Hosted {
     placement: Placement,
     pool: Option<Pool>,
-    busy: Option<Busy>,
+    /// Which version that is: its number and the hash of its content.
+    version: (u64, [u8; 32]),
+    pub(super) busy: Option<Busy>,
+    /// The revision that could not be had, and when it is tried again.
+    pub(super) failed: Option<(u64, Duration)>,
+    /// The revision that is known, and since when.
+    known: Option<(u64, Duration)>,
+    /// Its bundle is being fetched, to be kept for others.
+    pub(super) is_copying: bool,
     /// When a call was seen last, and the counter then.
     called: Option<(Duration, u64)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Busy {
+pub(super) enum Busy {
     Starting,
     Stopping,
 }
@@ -101,7 +110,8 @@ impl Hosting {
     }
 
     fn is_free(&self, app: usize) -> bool {
-        self.apps.get(&app).is_none_or(|hosted| hosted.pool.is_none() && hosted.busy.is_none())
+        let is_free = |hosted: &Hosted| hosted.pool.is_none() && hosted.busy.is_none() && hosted.failed.is_none();
+        self.drain == Drain::Off && self.apps.get(&app).is_none_or(is_free)
     }
 
     fn loads(&self) -> impl Iterator<Item = Load> {
@@ -110,6 +120,14 @@ impl Hosting {
 }
 
 impl Hosted {
+    /// Whether the deployment has changed just now.
+    fn is_new(&mut self, revision: u64, now: Duration) -> bool {
+        if self.known.is_none_or(|(known, _)| known != revision) {
+            self.known = Some((revision, now));
+        }
+        self.known.is_some_and(|(_, since)| now - since < NEW)
+    }
+
     fn demand(&mut self, now: Duration) -> Demand {
         let Some(pool) = &self.pool else { return Demand::default() };
         let idle = match self.called {
@@ -136,6 +154,12 @@ impl World {
         (0..self.nodes.len()).filter(hosts).collect()
     }
 
+    /// The content that a node serves of an app, if it does.
+    pub(crate) fn serves(&self, node: usize, app: usize) -> Option<[u8; 32]> {
+        let hosting = self.nodes[node].hosting.as_ref().filter(|hosting| hosting.hosted().contains(&app))?;
+        Some(hosting.apps[&app].version.1)
+    }
+
     pub(super) fn tick(&mut self, node: usize) {
         let life = self.nodes[node].life;
         self.push(TICK, Item::Task { node, life: Some(life), task: Task::Tick });
@@ -145,7 +169,9 @@ impl World {
         if all {
             self.look_around(node);
             self.host_again(node);
+            self.keep_bundles(node);
         }
+        self.hand_over(node);
         for app in 0..self.work.specs.len() {
             if all || self.nodes[node].hosting.as_ref().is_some_and(|hosting| hosting.pool(app).is_some()) {
                 self.decide(node, app);
@@ -172,18 +198,18 @@ impl World {
             return;
         }
         for app in std::mem::take(&mut hosting.before) {
+            let Some(record) = self.deployment(node, app) else { continue };
             if is_first_life {
-                self.serve(node, app);
+                self.serve(node, app, &record);
                 continue;
             }
-            let Spec { name, replicas, .. } = &*self.work.specs[app];
-            let wanted = match replicas {
+            let wanted = match record.replicas {
                 Replicas::Auto => 1,
                 Replicas::Count(count) => count.get().min(nodes + 1),
                 Replicas::All => nodes + 1,
             };
-            let served = self.nodes[node].hosting.as_ref().map_or(0, |hosting| hosting.view.serving(name, 0).count());
-            if served < wanted {
+            let hosting = self.nodes[node].hosting.as_ref();
+            if hosting.map_or(0, |hosting| hosting.view.serving(&record.app, 0).count()) < wanted {
                 self.begin_to_host(node, app);
             }
         }
@@ -191,57 +217,90 @@ impl World {
 
     fn decide(&mut self, node: usize, app: usize) {
         let (now, me) = (self.epoch + self.now, self.nodes[node].id);
+        let record = self.deployment(node, app);
         let Some(hosting) = self.nodes[node].hosting.as_mut() else { return };
         let (has_room, load) = (placement::has_room(hosting.loads()), placement::sum(hosting.loads()));
-        let spec = &self.work.specs[app];
         let hosted = hosting.apps.entry(app).or_default();
         if hosted.busy.is_some() {
             return;
         }
-        let own = Site { node: me, has_room, hosts: hosted.pool.is_some(), serves: hosted.pool.is_some(), load };
-        let demand = hosted.demand(self.now);
-        let sites = hosting.view.sites(&spec.name, own);
-        let config = &self.work.placement;
-        match hosted.placement.decide(config, (me, &spec.name), spec.replicas, &sites, demand, now) {
-            Decision::Stay => {}
-            Decision::Host => self.begin_to_host(node, app),
-            Decision::Retire => {
-                hosted.busy = Some(Busy::Stopping);
-                self.note_move(node, app, Moved::Retires);
-                let life = self.nodes[node].life;
-                self.push(WITHDRAWN, Item::Task { node, life: Some(life), task: Task::Withdrawn { app } });
+        let hosts = hosted.pool.is_some();
+        let Some(record) = record else {
+            if hosts {
+                self.stop_hosting(node, app);
             }
-            Decision::Ask(peer) => {
-                let peer = self.index[&peer];
-                let after = self.latency(node, peer) + self.repeats();
-                self.push(after, Item::Task { node: peer, life: None, task: Task::Asked { by: node, app } });
-            }
+            return;
+        };
+        if hosting.drain != Drain::Off {
+            return;
         }
+        let is_waiting = hosted.failed.is_some_and(|(failed, again)| failed == record.revision && self.now < again);
+        if hosts && hosted.version.1 != content_hash(&record) {
+            if !is_waiting {
+                self.begin_to_host(node, app);
+            }
+            return;
+        }
+        hosted.version.0 = record.version;
+        let own = Site { node: me, has_room: has_room && !is_waiting, hosts, serves: hosts, load };
+        let demand = hosted.demand(self.now);
+        let sites = hosting.view.sites(&record.app, own);
+        let config = &self.work.placement;
+        let prompt = placement::Config { patience: PROMPT, outage: PROMPT, ..config.clone() };
+        let config = if hosted.is_new(record.revision, self.now) { &prompt } else { config };
+        match hosted.placement.decide(config, (me, &record.app), record.replicas, &sites, demand, now) {
+            Decision::Host if !is_waiting => self.begin_to_host(node, app),
+            Decision::Stay | Decision::Host => {}
+            Decision::Retire => self.stop_hosting(node, app),
+            Decision::Ask(peer) => self.ask_to_host(node, self.index[&peer], app),
+        }
+    }
+
+    pub(super) fn ask_to_host(&mut self, node: usize, peer: usize, app: usize) {
+        let after = self.latency(node, peer) + self.repeats();
+        self.push(after, Item::Task { node: peer, life: None, task: Task::Asked { by: node, app } });
+    }
+
+    pub(super) fn stop_hosting(&mut self, node: usize, app: usize) {
+        let life = Some(self.nodes[node].life);
+        let Some(hosting) = self.nodes[node].hosting.as_mut() else { return };
+        hosting.apps.entry(app).or_default().busy = Some(Busy::Stopping);
+        self.note_move(node, app, Moved::Retires);
+        self.push(WITHDRAWN, Item::Task { node, life, task: Task::Withdrawn { app } });
     }
 
     pub(super) fn asked(&mut self, node: usize, by: usize, app: usize) {
         let is_free = self.nodes[node].hosting.as_ref().is_some_and(|hosting| hosting.is_free(app));
-        if is_free && !self.network.cuts.contains(&(by, node)) {
+        let is_deployed = self.deployment(node, app).is_some();
+        if is_free && is_deployed && !self.network.cuts.contains(&(by, node)) {
             self.begin_to_host(node, app);
         }
     }
 
     fn begin_to_host(&mut self, node: usize, app: usize) {
-        let life = self.nodes[node].life;
+        let Some(record) = self.deployment(node, app) else { return };
         let Some(hosting) = self.nodes[node].hosting.as_mut() else { return };
-        hosting.apps.entry(app).or_default().busy = Some(Busy::Starting);
-        self.note_move(node, app, Moved::Hosts);
-        self.push(self.work.start, Item::Task { node, life: Some(life), task: Task::Hosts { app } });
+        let hosted = hosting.apps.entry(app).or_default();
+        hosted.busy = Some(Busy::Starting);
+        if hosted.pool.is_none() {
+            self.note_move(node, app, Moved::Hosts);
+        }
+        self.get_bundle(node, app, record, false);
         self.announce(node);
     }
 
-    pub(super) fn serve(&mut self, node: usize, app: usize) {
+    pub(super) fn serve(&mut self, node: usize, app: usize, record: &Deployment) {
         self.count += 1;
         let pool = Pool::new(Arc::clone(&self.work.specs[app]), self.count);
         if let Some(hosting) = self.nodes[node].hosting.as_mut() {
             hosting.before.remove(&app);
             let hosted = hosting.apps.entry(app).or_default();
-            (hosted.pool, hosted.busy) = (Some(pool), None);
+            (hosted.busy, hosted.failed) = (None, None);
+            hosted.version = (record.version, content_hash(record));
+            // What runs in the version before ends there; what waits goes on here in a node, and there in simulation.
+            let before = hosted.pool.replace(pool);
+            hosting.ending.retain(|pool| pool.calls() > 0);
+            hosting.ending.extend(before);
         }
     }
 
@@ -265,16 +324,24 @@ impl World {
         let specs = &self.work.specs;
         let served = hosting.hosted().into_iter().filter_map(|app| {
             let load = load(hosting.pool(app)?);
-            let hash = [app as u8; 32];
-            Some(App { name: specs[app].name.clone(), version: 1, hash, functions: vec!["run".into()], load })
+            let (version, hash) = hosting.apps[&app].version;
+            Some(App { name: specs[app].name.clone(), version, hash, functions: vec!["run".into()], load })
         });
         let apps: Vec<_> = this.profile.apps.first().cloned().into_iter().chain(served).collect();
         let starting: Vec<_> = (0..specs.len()).filter(|app| hosting.is_starting(*app)).collect();
         let starting: Vec<_> = starting.into_iter().map(|app| specs[app].name.clone()).collect();
-        if this.profile.apps != apps || this.profile.starting != starting {
-            self.describe(node, |profile| (profile.apps, profile.starting) = (apps, starting));
+        let unable = hosting.apps.iter().filter(|(_, hosted)| hosted.pool.is_none() && hosted.failed.is_some());
+        let unable: Vec<_> = unable.map(|(app, _)| specs[*app].name.clone()).collect();
+        let status = if hosting.drain == Drain::On { Status::Draining } else { Status::Serving };
+        let profile = Profile { apps, starting, unable, status, ..this.profile.clone() };
+        if this.profile != profile {
+            self.describe(node, |own| *own = profile);
         }
     }
+}
+
+fn content_hash(record: &Deployment) -> [u8; 32] {
+    record.content.as_ref().map(|content| content.hash).unwrap_or_default()
 }
 
 pub(super) fn load(pool: &Pool) -> Load {

@@ -2,6 +2,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use fnmesh_mesh::{
     NodeId,
+    deployments::Registry,
     membership::{App, Load, Membership, Profile},
     table::RoutingTable,
 };
@@ -36,6 +37,11 @@ pub(crate) struct Node {
     /// Calls that run on it take so many times as long.
     pub(crate) pace: f64,
     pub(super) hosting: Option<Hosting>,
+    /// What it knows of what is deployed; it is on disk, as are the bundles, by hash.
+    pub(crate) registry: Registry,
+    pub(crate) bundles: BTreeSet<[u8; 32]>,
+    /// In which of its lives it has a link to each node; 0 where it has none.
+    pub(super) linked: Vec<u32>,
     /// What it hosted when it ended.
     pub(super) before: BTreeSet<usize>,
     pub(super) entry: Option<Entry>,

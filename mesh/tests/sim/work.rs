@@ -9,12 +9,14 @@ use std::{
 use fnmesh_invoke::Error;
 use fnmesh_mesh::{
     balance::{Attempts, Local},
+    deployments::Deployment,
     membership::Load,
     placement,
 };
 
 use super::{
     Item, World,
+    deploy::Fetch,
     hosting::Move,
     pool::{Job, Spec},
 };
@@ -23,8 +25,20 @@ use super::{
 pub(super) enum Task {
     /// It looks at what it hosts.
     Tick,
-    /// An app has started.
-    Hosts { app: usize },
+    /// An app has started, as it was deployed then.
+    Hosts { app: usize, record: Arc<Deployment> },
+    /// A peer tells what is deployed; it does so again some times if it does not get through.
+    Told { by: usize, records: Arc<[Arc<Deployment>]>, times: u32 },
+    /// It asks the next peer for a bundle.
+    Fetch(Fetch),
+    /// That peer has been asked.
+    Fetching(Fetch, usize),
+    /// A bundle is here, or nobody has given it.
+    Fetched { fetch: Fetch, is_here: bool },
+    /// It keeps a bundle, or tries again to get it.
+    Kept { app: usize },
+    /// Peers have heard that it drains.
+    Drained,
     /// An app is served no more.
     Withdrawn { app: usize },
     /// A peer asks it to host an app.
@@ -225,7 +239,13 @@ impl World {
     pub(super) fn perform(&mut self, node: usize, task: Task) {
         match task {
             Task::Tick => self.tick(node),
-            Task::Hosts { app } => self.serve(node, app),
+            Task::Hosts { app, record } => self.serve(node, app, &record),
+            Task::Told { by, records, times } => self.told(node, by, records, times),
+            Task::Fetch(fetch) => self.fetch(node, fetch),
+            Task::Fetching(fetch, peer) => self.fetching(node, fetch, peer),
+            Task::Fetched { fetch, is_here } => self.fetched(node, fetch, is_here),
+            Task::Kept { app } => self.kept(node, app),
+            Task::Drained => self.drained(node),
             Task::Withdrawn { app } => self.withdrawn(node, app),
             Task::Asked { by, app } => self.asked(node, by, app),
             Task::Instance { app, pool } => self.step(node, app, pool, |pool, steps| pool.instance_started(steps)),

@@ -9,11 +9,11 @@ use std::{
 
 use fnmesh_mesh::{
     deployments::{Deployment, Replicas},
-    membership::{App, Load, Profile, Status},
+    membership::Load,
     placement::{self, Decision, Demand, Placement, Site, View},
 };
 
-use super::{Item, World, drain::Drain, pool::Pool, work::Task};
+use super::{Item, World, announce::load, drain::Drain, pool::Pool, work::Task};
 
 const TICK: Duration = Duration::from_millis(100);
 const ALL_EVERY: u32 = 10;
@@ -44,9 +44,9 @@ pub(super) struct Hosting {
 #[derive(Default)]
 pub(super) struct Hosted {
     placement: Placement,
-    pool: Option<Pool>,
+    pub(super) pool: Option<Pool>,
     /// Which version that is: its number and the hash of its content.
-    version: (u64, [u8; 32]),
+    pub(super) version: (u64, [u8; 32]),
     pub(super) busy: Option<Busy>,
     /// The revision that could not be had, and when it is tried again.
     pub(super) failed: Option<(u64, Duration)>,
@@ -105,7 +105,7 @@ impl Hosting {
         self.apps.iter().filter(|(_, hosted)| serves(hosted)).map(|(app, _)| *app).collect()
     }
 
-    fn is_starting(&self, app: usize) -> bool {
+    pub(super) fn is_starting(&self, app: usize) -> bool {
         self.apps.get(&app).is_some_and(|hosted| hosted.busy == Some(Busy::Starting))
     }
 
@@ -316,34 +316,8 @@ impl World {
     fn note_move(&mut self, node: usize, app: usize, decision: Moved) {
         self.work.moves.push(Move { at: self.now, node, app, decision });
     }
-
-    /// Tells the mesh what is new.
-    fn announce(&mut self, node: usize) {
-        let this = &self.nodes[node];
-        let (Some(hosting), Some(_)) = (&this.hosting, &this.membership) else { return };
-        let specs = &self.work.specs;
-        let served = hosting.hosted().into_iter().filter_map(|app| {
-            let load = load(hosting.pool(app)?);
-            let (version, hash) = hosting.apps[&app].version;
-            Some(App { name: specs[app].name.clone(), version, hash, functions: vec!["run".into()], load })
-        });
-        let apps: Vec<_> = this.profile.apps.first().cloned().into_iter().chain(served).collect();
-        let starting: Vec<_> = (0..specs.len()).filter(|app| hosting.is_starting(*app)).collect();
-        let starting: Vec<_> = starting.into_iter().map(|app| specs[app].name.clone()).collect();
-        let unable = hosting.apps.iter().filter(|(_, hosted)| hosted.pool.is_none() && hosted.failed.is_some());
-        let unable: Vec<_> = unable.map(|(app, _)| specs[*app].name.clone()).collect();
-        let status = if hosting.drain == Drain::On { Status::Draining } else { Status::Serving };
-        let profile = Profile { apps, starting, unable, status, ..this.profile.clone() };
-        if this.profile != profile {
-            self.describe(node, |own| *own = profile);
-        }
-    }
 }
 
 fn content_hash(record: &Deployment) -> [u8; 32] {
     record.content.as_ref().map(|content| content.hash).unwrap_or_default()
-}
-
-pub(super) fn load(pool: &Pool) -> Load {
-    placement::load(pool.calls(), pool.capacity(), pool.is_saturated())
 }

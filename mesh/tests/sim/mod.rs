@@ -1,5 +1,6 @@
 //! Nodes on a simulated network under a virtual clock. The seed decides everything.
 
+mod announce;
 mod deploy;
 mod drain;
 mod entry;

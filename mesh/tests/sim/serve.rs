@@ -6,9 +6,8 @@ use fnmesh_invoke::Error;
 use fnmesh_mesh::membership::Load;
 
 use super::{
-    Item, World,
+    Item, World, announce,
     entry::{RESEND, late, unreachable},
-    hosting,
     pool::{Job, Pool, Step},
     work::{Call, End, Task},
 };
@@ -93,7 +92,7 @@ impl World {
         let Call { app, entry, attempt, at, ref end, .. } = self.work.calls[job.call];
         if entry != node {
             let pool = self.nodes[node].hosting.as_ref().and_then(|hosting| hosting.pool(app));
-            let load = pool.filter(|pool| pool.is_saturated()).map(hosting::load);
+            let load = pool.filter(|pool| pool.is_saturated()).map(announce::load);
             self.reply(node, job, Ok(load));
         } else if attempt == job.attempt && at.is_none() && end.is_none() {
             self.end(job.call, End::Answered(node));

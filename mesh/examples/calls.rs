@@ -10,7 +10,7 @@ mod world;
 use std::{num::NonZero, time::Duration};
 
 use fnmesh_mesh::deployments::Replicas;
-use world::{Mix, Spec, World};
+use world::{End, Mix, Spec, World};
 
 /// How many nodes, and how many seeds.
 const SIZES: [(usize, u64); 3] = [(3, 5), (10, 5), (100, 1)];
@@ -79,10 +79,16 @@ fn heat(seed: u64, nodes: usize) -> Figures {
     let mut world = world(seed, nodes, Replicas::Auto, vec![0]);
     let wanted = nodes - nodes / 10;
     world.call(Some(skewed(nodes, 0.95)));
+    let begin = world.now;
     let second = world.run_until(secs(60), |world| world.hosts(HOT).len() >= 2);
     let spread = second + world.run_until(secs(1_000), |world| world.hosts(HOT).len() >= wanted);
+    let end = world.now;
     // What has piled up is done.
     world.run(secs(60));
+    let meanwhile = world.work.calls.iter().filter(|call| call.app == HOT && (begin..end).contains(&call.began));
+    let (answered, failed): (Vec<_>, Vec<_>) =
+        meanwhile.partition(|call| matches!(call.end, Some((_, End::Answered(_)))));
+    let failed = 100.0 * failed.len() as f64 / (answered.len() + failed.len()) as f64;
     let (since, moves) = (world.now, world.work.moves.len());
     world.reset_traffic();
     world.run(secs(60));
@@ -92,6 +98,7 @@ fn heat(seed: u64, nodes: usize) -> Figures {
     let figures = vec![
         ("second node serves the hot app, s", second.as_secs_f64()),
         ("9 of 10 nodes serve it (of 3: all), s", spread.as_secs_f64()),
+        ("of the calls until then without a result, %", failed),
         ("throughput, times that of one node", throughput),
         ("median, ms", calls.median.as_secs_f64() * 1e3),
         ("p99, ms", calls.p99.as_secs_f64() * 1e3),

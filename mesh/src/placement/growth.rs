@@ -104,7 +104,11 @@ impl Window {
         let missing = if grown.abs() <= 1.0 + begun / STEADY {
             // Clients wait for answers before they call again, or no more calls may wait: had all that wait run
             // elsewhere, so many would be busy.
-            self.fewest as f64 / after.capacity.max(1) as f64 - 1.0
+            match self.fewest as f64 / after.capacity.max(1) as f64 - 1.0 {
+                waiting if waiting > 0.0 => waiting,
+                // They wait for the machine and not for each other.
+                _ => STRAINED,
+            }
         } else if begun > 0.0 {
             // More come than it can run, or fewer, in which case it is enough as it is.
             grown / begun
@@ -117,6 +121,8 @@ impl Window {
 
 /// A number of calls that changes by less than this part of those that begin is steady.
 const STEADY: f64 = 16.0;
+/// How many hosts are missing for each whose machine can do no more, as nothing tells how many.
+const STRAINED: f64 = 0.5;
 /// Such a part of a host.
 const LITTLE: f64 = 0.3;
 
@@ -157,6 +163,8 @@ mod tests {
         assert_eq!(missing(demand(15, 0), demand(15, 0)), 0.5);
         assert_eq!(missing(demand(12, 0), demand(40, 0)), 1.0);
         assert_eq!(missing(demand(20, 100), demand(60, 3)), 1.0, "instances went");
+        // Calls have begun and wait for a core.
+        assert_eq!(missing(demand(8, 0), demand(9, 40)), 0.5);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::{
     links::{Links, Setup},
     membership::{self, Event, Membership, Profile},
     rpc::{PeerHandler, Service},
-    start::{LAST_WORDS, Opened, open},
+    start::{LAST_ANSWERS, LAST_WORDS, Opened, open},
     table::RoutingTable,
     transport::{self, quic},
 };
@@ -223,7 +223,7 @@ async fn run<L: Invoke + Clone>(
         () = accept => false,
     };
     if has_left {
-        links.settle(LAST_WORDS).await;
+        links.settle(LAST_ANSWERS, LAST_WORDS).await;
     }
     endpoint.close(transport::GOODBYE, b"the node has left");
     let _ = timeout(LAST_WORDS, endpoint.wait_idle()).await;

@@ -30,7 +30,7 @@ use crate::{
     NodeId,
     identity::{Admitted, DenyList, Identity, Refusal, admit, told},
     rpc::{self, GOSSIP, OnlyCalls},
-    transport::{Caller, GOODBYE, Handler, frame::Limits, serve},
+    transport::{Caller, GOODBYE, Handler, Work, frame::Limits, serve_counted},
 };
 
 /// How long a dialled peer has to answer: a closed port says nothing.
@@ -89,6 +89,8 @@ pub(crate) struct Links<H> {
     callers: Callers,
     /// What threads of peers have dialled for their calls.
     served: Served,
+    /// What peers have asked for on any link.
+    work: Rc<Work>,
     dialling: RefCell<HashMap<NodeId, Dial>>,
     tell: Box<dyn Fn(Change)>,
     tasks: RefCell<JoinSet<()>>,
@@ -118,6 +120,7 @@ impl<H: Handler> Links<H> {
             handler: Box::new(handler),
             callers: Callers::default(),
             served: Served::default(),
+            work: Rc::default(),
             dialling: RefCell::default(),
             tell: Box::new(tell),
             tasks: RefCell::default(),
@@ -202,7 +205,8 @@ impl<H: Handler> Links<H> {
     /// Takes an authenticated connection: serves the peer's requests, and uses it for calls unless its twin is better.
     pub(crate) fn add(self: &Rc<Self>, peer: NodeId, connection: Connection) {
         let (caller, run) = Caller::new(connection.clone(), Limits::default());
-        let serving = serve(connection.clone(), Rc::new((self.handler)(peer)), Limits::default());
+        let handler = Rc::new((self.handler)(peer));
+        let serving = serve_counted(connection.clone(), handler, Limits::default(), Rc::clone(&self.work));
         let replaced = self.callers.get(peer);
         let is_better = replaced.as_ref().is_none_or(|old| self.prefers(peer, &connection, old.connection()));
         if is_better {
@@ -242,7 +246,7 @@ impl<H: Handler> Links<H> {
         let handler = Rc::new(OnlyCalls((self.handler)(peer)));
         let links = Rc::clone(self);
         self.spawn(async move {
-            drop(serve(connection.clone(), handler, Limits::default()).await);
+            drop(serve_counted(connection.clone(), handler, Limits::default(), Rc::clone(&links.work)).await);
             links.served.remove(peer, &connection);
         });
     }
@@ -268,15 +272,17 @@ impl<H: Handler> Links<H> {
         });
     }
 
-    /// Waits until the peers have read what was sent to them, at most for `patience`.
-    pub(crate) async fn settle(&self, patience: Duration) {
+    /// Waits until what peers have asked for, or have begun to ask for, is answered, at most for `last_answers`; then
+    /// until they have read what was sent to them, at most for `last_words`.
+    pub(crate) async fn settle(&self, last_answers: Duration, last_words: Duration) {
+        let _ = timeout(last_answers, self.work.ended()).await;
         let mut pings = JoinSet::new();
         let callers: Vec<_> = self.callers.0.load().values().cloned().collect();
         for caller in callers {
             // A link that fails has nothing to be waited for.
             pings.spawn(async move { drop(rpc::ping(&caller).await) });
         }
-        let _ = timeout(patience, pings.join_all()).await;
+        let _ = timeout(last_words, pings.join_all()).await;
     }
 
     /// Closes the links to a node that is no longer of the mesh.

@@ -17,6 +17,7 @@ mod items;
 mod outbox;
 mod reader;
 mod server;
+mod work;
 
 use quinn::{Connection, VarInt};
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,9 @@ pub use caller::{CallError, Caller, Response};
 pub(crate) use envelope::Message;
 pub use envelope::{Failure, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND};
 pub use items::{Item, Items};
+pub(crate) use server::serve_counted;
 pub use server::{Answer, Handler, LocalFuture, Outgoing, Request, serve};
+pub(crate) use work::Work;
 
 /// Bodies up to this size share a stream with others.
 pub const LARGE_BYTES: usize = 32 * 1024;

@@ -40,6 +40,11 @@ impl Reader {
         Self { stream, input: BytesMut::new(), limits }
     }
 
+    /// Whether a part of the next frame is there.
+    pub(crate) fn is_within_frame(&self) -> bool {
+        !self.input.is_empty()
+    }
+
     /// The next frame; `None` at the end of the stream. Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, ReadError> {
         poll_fn(|cx| self.poll_next(cx)).await

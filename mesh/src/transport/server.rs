@@ -17,6 +17,7 @@ use super::{
     items::{Item, Opening},
     outbox::Outbox,
     reader::{ReadError, Reader},
+    work::{Begun, Work},
 };
 
 /// A future of the thread it was made on.
@@ -79,7 +80,17 @@ impl fmt::Debug for Answer {
 
 /// Answers the requests that come over a link until it is lost; returns why. Call it within a `LocalSet`.
 pub async fn serve<H: Handler>(connection: Connection, handler: Rc<H>, limits: Limits) -> Arc<str> {
-    let server = Rc::new(Server { connection, handler, running: RefCell::default() });
+    serve_counted(connection, handler, limits, Rc::default()).await
+}
+
+/// The same; what has been begun is counted in `work`.
+pub(crate) async fn serve_counted<H: Handler>(
+    connection: Connection,
+    handler: Rc<H>,
+    limits: Limits,
+    work: Rc<Work>,
+) -> Arc<str> {
+    let server = Rc::new(Server { connection, handler, work, running: RefCell::default() });
     let _withdrawal = WithdrawAll(&server);
     let mut streams = JoinSet::new();
     loop {
@@ -111,6 +122,7 @@ impl<H> Drop for WithdrawAll<'_, H> {
 struct Server<H> {
     connection: Connection,
     handler: Rc<H>,
+    work: Rc<Work>,
     /// The requests being answered, by their id.
     running: RefCell<FxHashMap<u64, AbortHandle>>,
 }
@@ -126,7 +138,7 @@ impl<H: Handler> Server<H> {
         let read = async {
             let requests = TaskTracker::new();
             let read = loop {
-                match reader.next().await {
+                match self.next(&mut reader).await {
                     Ok(Some(frame)) => self.take(&frame, &outbox, &requests)?,
                     Ok(None) | Err(ReadError::Stream(_)) => break Ok(()),
                     Err(ReadError::Frame(error)) => break Err(error.to_string()),
@@ -140,12 +152,31 @@ impl<H: Handler> Server<H> {
         tokio::try_join!(write, read).map(|_: ((), ())| ())
     }
 
+    /// The next frame, which counts as work from its first byte on.
+    async fn next(&self, reader: &mut Reader) -> Result<Option<Frame>, ReadError> {
+        let mut begun = None;
+        poll_fn(|cx| {
+            let next = reader.poll_next(cx);
+            if next.is_pending() && reader.is_within_frame() {
+                begun.get_or_insert_with(|| self.work.begin());
+            }
+            next
+        })
+        .await
+    }
+
     /// Starts what a message asks for.
     fn take(self: &Rc<Self>, frame: &Frame, outbox: &Arc<Outbox>, requests: &TaskTracker) -> Result<(), String> {
         match Message::parse(&frame.envelope).map_err(|failure| failure.message)? {
             Message::Request { id, method, params } => {
                 let answer = self.handler.handle(Request { method, params, body: frame.body.clone() });
-                let guard = Unanswered { server: Rc::clone(self), id, outbox: Arc::clone(outbox), answered: false };
+                let guard = Unanswered {
+                    server: Rc::clone(self),
+                    id,
+                    outbox: Arc::clone(outbox),
+                    answered: false,
+                    _begun: self.work.begin(),
+                };
                 let task = requests.spawn_local(guard.answer(answer)).abort_handle();
                 let twin = self.running.borrow_mut().insert(id, task);
                 if let Some(twin) = twin {
@@ -193,6 +224,8 @@ impl<H: Handler> Server<H> {
         }
         // Only fails when it was finished before.
         let _ = stream.finish();
+        // Until the peer has all of it, or wants no more: what a link carries is gone when it is closed.
+        let _ = stream.stopped().await;
         Ok(())
     }
 }
@@ -224,6 +257,7 @@ struct Unanswered<H: Handler> {
     id: u64,
     outbox: Arc<Outbox>,
     answered: bool,
+    _begun: Begun,
 }
 
 impl<H: Handler> Unanswered<H> {

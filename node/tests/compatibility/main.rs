@@ -29,7 +29,7 @@ fn upgrade_of_all_nodes_loses_no_call() {
     let previous = fleet::previous();
     let mut fleet = Fleet::of([&previous; 3]);
     fleet.check();
-    let calls = calls();
+    let calls: Vec<_> = calls().into_iter().filter(|call| !call.is_large()).collect();
     let urls: Vec<_> = fleet.cluster.nodes.iter().map(|node| node.url.clone()).collect();
     // Who calls a node holds its lock for reading; who restarts it, for writing.
     let open = [(); 3].map(RwLock::new);

@@ -6,10 +6,13 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    cluster::{Cluster, under_load},
+    cluster::{Cluster, under_load, while_calling},
     shop,
     support::{PATIENCE, post, request},
 };
+
+/// Bytes of a body that takes its link several round trips.
+const LARGE: usize = 3_000_000;
 
 /// A node without apps, and two that serve the same one.
 fn three(apps: &crate::Apps) -> Cluster {
@@ -80,6 +83,30 @@ fn rolling_restart_loses_no_call() {
     let mut cluster = three(&apps);
     let urls = [cluster.nodes[0].url.clone()];
     under_load(&urls, || {
+        for index in [1, 2] {
+            cluster.restart(index, &[apps.path("shop")]);
+            cluster.wait_for_routes(0, "shop", 2);
+        }
+    });
+}
+
+/// A node that leaves waits for requests that are on their way to it, and until its answers have arrived.
+#[test]
+fn rolling_restart_loses_no_large_call() {
+    let apps = shop();
+    let mut cluster = three(&apps);
+    let (url, data) = (cluster.nodes[0].url.clone(), "z".repeat(LARGE));
+    let call = |_: usize, turn: usize| {
+        let (line, media, body, expected) = if turn.is_multiple_of(2) {
+            ("POST /shop/size", "application/octet-stream", data.clone(), LARGE.to_string())
+        } else {
+            ("POST /shop/big", "application/json", format!("[{LARGE}]"), format!("\"{}\"", "x".repeat(LARGE)))
+        };
+        let answer = request(&url, line, &format!("Content-Type: {media}\r\n"), &body, PATIENCE).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(" 200 ") && body == expected, "{line}: {head} {}", &body[..body.len().min(1_000)]);
+    };
+    while_calling(4, call, || {
         for index in [1, 2] {
             cluster.restart(index, &[apps.path("shop")]);
             cluster.wait_for_routes(0, "shop", 2);

@@ -17,6 +17,7 @@ mod items;
 mod outbox;
 mod reader;
 mod server;
+mod turn;
 mod work;
 
 use quinn::{Connection, VarInt};

@@ -6,6 +6,8 @@ use bytes::BytesMut;
 use quinn::{SendStream, WriteError};
 use tokio::sync::Notify;
 
+use super::turn;
+
 /// With more bytes than this unsent, [`Outbox::room`] waits.
 const CROWDED_BYTES: usize = 1024 * 1024;
 /// What is handed to QUIC at a time: small enough to know which requests were not.
@@ -124,7 +126,7 @@ impl Outbox {
             if bytes.is_empty() {
                 filled.await;
                 // What other tasks are about to send now goes into the same packets.
-                tokio::task::yield_now().await;
+                turn::pass().await;
                 continue;
             }
             stream.write_chunk(bytes).await?;

@@ -11,18 +11,26 @@ use bytes::BytesMut;
 use quinn::RecvStream;
 use tokio_util::io::poll_read_buf;
 
-use super::frame::{self, Frame, FrameError, Limits};
+use super::{
+    frame::{self, Frame, FrameError, Limits},
+    turn,
+};
 
 /// A buffer holds this much, in bytes, and many reads: bodies are parts of it.
 const READ_BYTES: usize = 64 * 1024;
 /// With less room, in bytes, there is a new buffer.
 const SPARE_BYTES: usize = 4 * 1024;
+/// After so many frames other tasks have a turn: what these frames lead to is sent while the next are read, and the peer
+/// works on it meanwhile.
+const TURN_FRAMES: u32 = 16;
 
 #[derive(Debug)]
 pub(crate) struct Reader {
     stream: RecvStream,
     input: BytesMut,
     limits: Limits,
+    /// How many frames were read since others had a turn.
+    frames: u32,
 }
 
 /// Why no more frames can be read.
@@ -37,7 +45,7 @@ pub(crate) enum ReadError {
 
 impl Reader {
     pub(crate) fn new(stream: RecvStream, limits: Limits) -> Self {
-        Self { stream, input: BytesMut::new(), limits }
+        Self { stream, input: BytesMut::new(), limits, frames: 0 }
     }
 
     /// Whether a part of the next frame is there.
@@ -52,13 +60,19 @@ impl Reader {
 
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, ReadError>> {
         loop {
+            if self.frames >= TURN_FRAMES && !self.input.is_empty() {
+                self.frames = 0;
+                return turn::poll_pass(cx);
+            }
             if let Some(frame) = frame::decode(&mut self.input, self.limits)? {
+                self.frames += 1;
                 return Poll::Ready(Ok(Some(frame)));
             }
             if self.input.capacity() - self.input.len() < SPARE_BYTES {
                 self.input.reserve(READ_BYTES);
             }
-            if ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input))? == 0 {
+            let read = poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input);
+            if ready!(read)? == 0 {
                 let cut = || ReadError::from(io::Error::from(io::ErrorKind::UnexpectedEof));
                 return Poll::Ready(if self.input.is_empty() { Ok(None) } else { Err(cut()) });
             }

@@ -18,6 +18,11 @@ use way::Way;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A message without a body, as it stands in a stream.
+fn message(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
+}
+
 #[test]
 fn answers_come_in_any_order() {
     local(async {
@@ -32,6 +37,27 @@ fn answers_come_in_any_order() {
         }
         calls.join_all().await;
         assert_eq!(link.caller.in_flight(), 0);
+    });
+}
+
+#[test]
+fn first_requests_are_answered_while_the_last_are_read() {
+    local(async {
+        let link = Link::new().await;
+        let requests = (0..200).map(|id| message(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"order"}}"#)));
+        let (mut send, mut recv) = link.caller.connection().open_bi().await.unwrap();
+        send.write_all(&requests.collect::<Vec<_>>().concat()).await.unwrap();
+        send.finish().unwrap();
+        let answers = recv.read_to_end(100_000).await.unwrap();
+        assert_eq!(link.handler.begun.get(), 200);
+        let answers = String::from_utf8_lossy(&answers);
+        let begun_before: Vec<u32> = answers
+            .split(r#""result":"#)
+            .skip(1)
+            .map(|answer| answer.split('}').next().unwrap().parse().unwrap())
+            .collect();
+        assert_eq!(begun_before.len(), 200);
+        assert!(begun_before[0] <= 32, "{} of 200 had begun before the first was answered", begun_before[0]);
     });
 }
 
@@ -223,7 +249,6 @@ fn calls_that_never_left_are_told_from_others() {
 #[test]
 fn peer_that_breaks_the_protocol_is_told_how() {
     local(async {
-        let message = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
         for (bytes, reason) in [
             (u32::MAX.to_le_bytes().repeat(2), "an envelope of 4294967295 bytes is over the limit"),
             (message("{}"), "\"jsonrpc\" must be \"2.0\""),

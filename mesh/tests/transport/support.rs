@@ -130,6 +130,8 @@ pub(crate) struct Echo {
     pub(crate) started: Rc<Notify>,
     /// A request was dropped before its end.
     pub(crate) withdrawn: Rc<Notify>,
+    /// How many times `order` was asked for.
+    pub(crate) begun: Rc<Cell<u32>>,
     /// Items made by `count`.
     pub(crate) made: Rc<Cell<u64>>,
 }
@@ -153,6 +155,11 @@ impl Handler for Echo {
                     started.notify_one();
                     pending().await
                 })
+            }
+            "order" => {
+                let begun = Rc::clone(&self.begun);
+                begun.set(begun.get() + 1);
+                Box::pin(async move { Answer::Value { result: to_raw_value(&begun.get()).unwrap(), body } })
             }
             "panic" => Box::pin(async { panic!("on purpose") }),
             "count" => {

@@ -70,11 +70,20 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def binary(name: str = "fnmesh") -> Path:
-    """A program of the release build."""
-    path = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / name
+    """A program of the build that is measured."""
+    path = _target() / "release" / name
     if not path.exists():
         raise SystemExit(f"{path} is missing; run: cargo build --release -p fnmesh -p fnmesh-python -p fnmesh-openloop")
     return path
+
+
+def is_optimized() -> bool:
+    """Whether that is the build of `make optimized`."""
+    return _target().name == "optimized"
+
+
+def _target() -> Path:
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 
 @contextlib.contextmanager

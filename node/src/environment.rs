@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsString,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
 };
 
 /// The worker core that CPython loads.
@@ -44,7 +44,8 @@ pub(crate) fn of_workers() -> Vec<(OsString, OsString)> {
 /// Where the Python extension may be, best first: where the user says, else near the executable.
 pub(crate) fn python_extensions(asked: Option<PathBuf>) -> Vec<PathBuf> {
     match asked {
-        Some(path) => vec![path],
+        // Workers, which load it, have a working directory of their own.
+        Some(path) => vec![path::absolute(&path).unwrap_or(path)],
         None => env::current_exe().map(|executable| beside(&executable)).unwrap_or_default(),
     }
 }
@@ -69,6 +70,7 @@ mod tests {
     #[test]
     fn extension_is_looked_for_near_the_executable() {
         assert_eq!(python_extensions(Some(PathBuf::from("/x.so"))), [Path::new("/x.so")]);
+        assert_eq!(python_extensions(Some(PathBuf::from("x.so"))), [env::current_dir().unwrap().join("x.so")]);
         let places = beside(Path::new("/usr/bin/fnmesh"));
         assert_eq!(
             places,

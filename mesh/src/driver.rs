@@ -1,5 +1,8 @@
 //! Does what membership decides: carries its messages, fetches records, keeps links to members and the routing table.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
@@ -119,7 +122,7 @@ pub(crate) struct Driver<L: Invoke + Clone> {
     identity: Identity,
     denied: DenyList,
     deployments: Deployments,
-    /// Peers of versions that know nothing of deployments.
+    /// Peers of versions that know nothing of deployments, while they are members or there is a link to them.
     unknowing: HashSet<NodeId>,
     redial: HashMap<NodeId, Duration>,
     /// Why there was no link the last time.
@@ -247,7 +250,10 @@ impl<L: Invoke + Clone> Driver<L> {
                     self.keep_soon();
                 }
                 Action::Down(node) => self.doubt(node, &mut doubted),
-                Action::Left(node) => tracing::info!(target: "fnmesh::mesh", peer = %node, "node has left"),
+                Action::Left(node) => {
+                    tracing::info!(target: "fnmesh::mesh", peer = %node, "node has left");
+                    self.forget_gone(node);
+                }
             }
         }
         // Of those that may not be dead there is more to say in a moment.
@@ -266,6 +272,9 @@ impl<L: Invoke + Clone> Driver<L> {
 
     /// Notes whether a peer takes part in deployments, which may change with each link to it.
     fn note_deploys(&mut self, node: NodeId, deploys: bool) {
+        if self.is_gone(node) {
+            return;
+        }
         let has_changed = if deploys { self.unknowing.remove(&node) } else { self.unknowing.insert(node) };
         if has_changed {
             if !deploys {
@@ -301,6 +310,7 @@ impl<L: Invoke + Clone> Driver<L> {
         if self.membership.borrow().member(node).is_none() {
             tracing::warn!(target: "fnmesh::mesh", peer = %node, "node is down");
             self.links.close(node, DEAD);
+            self.forget_gone(node);
         }
         self.follow([node]);
     }
@@ -335,7 +345,19 @@ impl<L: Invoke + Clone> Driver<L> {
 
     fn lose_link(&mut self, node: NodeId) {
         self.handle(Event::LinkLost(node));
+        self.forget_gone(node);
         self.redial_later(node);
+    }
+
+    /// Keeps nothing of a node that is gone; if it comes back it is told what is deployed, and answers anew.
+    fn forget_gone(&mut self, node: NodeId) {
+        if self.is_gone(node) {
+            self.unknowing.remove(&node);
+        }
+    }
+
+    fn is_gone(&self, node: NodeId) -> bool {
+        self.membership.borrow().member(node).is_none() && self.links.callers().get(node).is_none()
     }
 
     fn redial_later(&mut self, node: NodeId) {

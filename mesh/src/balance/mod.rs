@@ -160,13 +160,6 @@ impl Balancer {
         }
     }
 
-    /// Forgets a node that is gone; it has no figures when it comes back.
-    pub fn forget(&mut self, peer: NodeId) {
-        for stats in self.functions.values_mut() {
-            stats.forget(peer);
-        }
-    }
-
     /// Whether this thread sends `peer` no calls of `function` for now, because too many failed.
     pub fn is_ejected(&self, function: FunctionKey, peer: NodeId, now: Instant) -> bool {
         self.peer(function, peer).is_some_and(|stats| stats.is_ejected(now))

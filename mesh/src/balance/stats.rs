@@ -11,6 +11,8 @@ use crate::NodeId;
 
 /// How often the median of all peers is computed anew.
 const MEDIAN_AGE: Duration = Duration::from_millis(100);
+/// Figures of a peer that has had no calls for so long are worth nothing, and it may be gone for good.
+const KEPT: Duration = Duration::from_secs(600);
 
 /// What the end of a call says of the peer that ran it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub(super) struct FunctionStats {
     peers: HashMap<NodeId, PeerStats, FxBuildHasher>,
     median: Option<(Instant, f64)>,
     used_at: Option<Instant>,
+    /// When it was seen last whether there are figures that are worth nothing.
+    tidied_at: Option<Instant>,
 }
 
 /// What is known of one peer.
@@ -77,6 +81,7 @@ impl FunctionStats {
 
     pub(super) fn sent(&mut self, peer: NodeId, now: Instant, config: &Config) {
         self.used_at = Some(now);
+        self.tidy(now);
         let stats = self.peers.entry(peer).or_insert_with(|| PeerStats::new(now));
         stats.roll(now, config);
         stats.pending += 1;
@@ -103,8 +108,13 @@ impl FunctionStats {
         }
     }
 
-    pub(super) fn forget(&mut self, peer: NodeId) {
-        self.peers.remove(&peer);
+    /// Forgets peers that have not been called for long, now and then.
+    fn tidy(&mut self, now: Instant) {
+        let tidied_at = *self.tidied_at.get_or_insert(now);
+        if now.saturating_duration_since(tidied_at) >= KEPT {
+            self.peers.retain(|_, stats| !stats.is_stale(now));
+            self.tidied_at = Some(now);
+        }
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -155,6 +165,11 @@ impl PeerStats {
 
     pub(super) fn is_ejected(&self, now: Instant) -> bool {
         self.ejected_until.is_some_and(|until| now < until)
+    }
+
+    fn is_stale(&self, now: Instant) -> bool {
+        // Each call begins another half of the window when it is time.
+        self.pending == 0 && now.saturating_duration_since(self.half_began) >= KEPT
     }
 
     fn observe(&mut self, latency: f64, now: Instant, config: &Config) {
@@ -209,4 +224,38 @@ impl PeerStats {
 
 fn fading(age: Duration, config: &Config) -> f64 {
     (-age.as_secs_f64() / config.decay.as_secs_f64()).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATENCY: Duration = Duration::from_millis(2);
+
+    fn id(peer: u32) -> NodeId {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&peer.to_be_bytes());
+        NodeId::from_bytes(bytes)
+    }
+
+    #[test]
+    fn peers_that_are_gone_leave_nothing_behind() {
+        let (config, mut now) = (Config::default(), Instant::now());
+        let mut stats = FunctionStats::default();
+        let (stays, waits) = (id(0), id(1));
+        stats.sent(waits, now, &config);
+        let mut most = 0;
+        // Each minute another node takes the place of one that is gone.
+        for peer in 2..1_000 {
+            now += Duration::from_secs(60);
+            for peer in [stays, id(peer)] {
+                stats.sent(peer, now, &config);
+                stats.done(peer, Outcome::Answered, LATENCY, now, &config);
+            }
+            most = most.max(stats.peers.len());
+        }
+        assert!(most <= 24, "figures of {most} peers");
+        assert!(stats.peer(stays).is_some_and(|peer| peer.ewma(now, &config).is_some()), "it is still called");
+        assert_eq!(stats.peer(waits).map(PeerStats::pending), Some(1), "its call has not ended");
+    }
 }

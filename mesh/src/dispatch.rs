@@ -37,7 +37,8 @@ impl<L: Invoke> Dispatch<L> {
         {
             return Ok(function);
         }
-        remote.resolve(app, name, unknown).await
+        let is_here = || self.local.apps().iter().any(|status| status.name == app);
+        remote.resolve(app, name, unknown, is_here).await
     }
 }
 

@@ -44,9 +44,16 @@ impl Remote {
         Self { mesh, links, balancer: balancer.into(), budget: budget.into(), functions: RefCell::default() }
     }
 
-    /// What a peer says of a function; `unknown` where no peer serves it, with names of the whole mesh.
-    pub(crate) async fn resolve(&self, app: &str, name: &str, unknown: Error) -> Result<Arc<Function>, Error> {
-        let Some(hash) = self.version(app, name) else { return Err(self.nearer(app, name, unknown)) };
+    /// What a peer says of a function; `unknown` where no peer serves it, with names of the whole mesh. `is_here` tells
+    /// whether this node serves the app.
+    pub(crate) async fn resolve(
+        &self,
+        app: &str,
+        name: &str,
+        unknown: Error,
+        is_here: impl FnOnce() -> bool,
+    ) -> Result<Arc<Function>, Error> {
+        let Some(hash) = self.version(app, name) else { return Err(self.nearer(app, name, unknown, is_here())) };
         let id = FunctionId { app: app.into(), name: name.into() };
         if let Some((known, function)) = self.functions.borrow().get(&id)
             && *known == hash
@@ -176,9 +183,13 @@ impl Remote {
         self.mesh.routes().load().lookup(app, name).map(|route| *route.version.hash())
     }
 
-    /// The names of the whole mesh that look like the wanted one, in place of those of this node.
-    fn nearer(&self, app: &str, name: &str, unknown: Error) -> Error {
-        let everywhere = self.mesh.routes().load().nearest(app, name);
+    /// The names of the whole mesh that look like the wanted one, in place of those of this node: where the app is
+    /// known, those of other apps are of no use.
+    fn nearer(&self, app: &str, name: &str, unknown: Error, is_here: bool) -> Error {
+        let table = self.mesh.routes().load();
+        // Routes to this node's own apps may be missing: it tells nobody of those that do not start.
+        let may_differ = !is_here || table.app(app).is_some();
+        let everywhere = if may_differ { table.nearest(app, name) } else { Vec::new() };
         match unknown {
             Error::UnknownFunction { function, .. } if !everywhere.is_empty() => {
                 Error::UnknownFunction { function, nearest: everywhere }

@@ -5,9 +5,13 @@
 #[path = "support/nodes.rs"]
 mod nodes;
 
-use std::thread;
+use std::{sync::Arc, thread};
 
-use fnmesh_mesh::Mesh;
+use fnmesh_invoke::{AppState, AppStatus, Error, Function, Invocation, Invoke, Reply};
+use fnmesh_mesh::{
+    Dispatch, Mesh,
+    membership::{App, Load, Profile},
+};
 use nodes::{block_on, joined, sees, start, wait_until};
 
 #[test]
@@ -78,4 +82,59 @@ fn no_certificate_without_the_key() {
     first.leave();
     let error = block_on(second.handle().renew()).unwrap_err();
     assert!(error.contains("no node that has the authority's key signs it"), "{error}");
+}
+
+/// Serves `shop`, with no function of the wanted name.
+struct Shop;
+
+impl Invoke for Shop {
+    async fn resolve(&self, app: &str, name: &str) -> Result<Arc<Function>, Error> {
+        let nearest = if app == "shop" { vec!["shop/add".to_owned()] } else { Vec::new() };
+        Err(Error::UnknownFunction { function: format!("{app}/{name}"), nearest })
+    }
+
+    async fn call(&self, _: Invocation) -> Result<Reply, Error> {
+        Err(Error::internal("nothing runs here"))
+    }
+
+    fn apps(&self) -> Vec<AppStatus> {
+        vec![AppStatus {
+            name: "shop".to_owned(),
+            directory: "/apps/shop".to_owned(),
+            version: "0".repeat(12),
+            hash: [0; 32],
+            state: AppState::Ready,
+            pools: Vec::new(),
+            functions: Vec::new(),
+        }]
+    }
+}
+
+#[test]
+fn names_like_a_mistyped_one_are_of_its_app_where_that_is_known() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = start(directory.path(), "first", None);
+    let second = joined(directory.path(), "second", &first, false);
+    let app = |name: &str| App {
+        name: name.into(),
+        version: 1,
+        hash: [1; 32],
+        functions: vec!["add".into(), "total".into()],
+        load: Load::default(),
+    };
+    let profile = Profile { apps: vec![app("shops"), app("text")], ..Profile::default() };
+    second.handle().announce(profile);
+    let routes = first.handle().routes();
+    wait_until(|| ["shops", "text"].iter().all(|app| routes.load().app(app).is_some()), "routes");
+    let nearest = |app: &str, name: &str| {
+        let dispatch = Dispatch::new(Shop, Some(first.handle().clone()));
+        match block_on(dispatch.resolve(app, name)) {
+            Err(Error::UnknownFunction { nearest, .. }) => nearest,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(nearest("shop", "ad"), ["shop/add"], "this node serves it");
+    let found = nearest("text", "ad");
+    assert!(found[0] == "text/add" && found.iter().all(|name| name.starts_with("text/")), "{found:?}");
+    assert_eq!(nearest("shps", "ad")[0], "shops/add", "nobody serves it");
 }

@@ -4,6 +4,7 @@
 //! link to it comes up ([`Cause`]); merging is the same in any order, so that all end with the same. [`Deployments`] is a node's own
 //! registry, on disk and read by any thread.
 
+mod again;
 mod shared;
 mod spread;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use again::{Obstacle, Retry};
 pub use shared::{ChangeError, Deployments};
 pub use spread::Cause;
 

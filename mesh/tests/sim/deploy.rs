@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use fnmesh_mesh::{
     NodeId,
-    deployments::{Cause, Change, Content, Deployment, Replicas},
+    deployments::{Cause, Change, Content, Deployment, Obstacle, Replicas, Retry},
     placement,
 };
 
@@ -15,8 +15,6 @@ const BUNDLE_BYTES: u64 = 3_000_000;
 const PIECE_BYTES: u64 = 256 * 1024;
 /// How many nodes keep the bundle of an app.
 const COPIES: usize = 3;
-/// After this long a node tries again to get what it could not get.
-const RETRY: Duration = Duration::from_secs(5);
 /// What is sent with the records of deployments.
 const ENVELOPE_BYTES: usize = 80;
 
@@ -200,11 +198,16 @@ impl World {
         let (after, task) = match (fetch.is_copy, is_here) {
             (false, true) => (self.work.start, Task::Hosts { app, record: fetch.record }),
             (true, true) => (Duration::ZERO, Task::Kept { app }),
-            (true, false) => (RETRY, Task::Kept { app }),
-            (false, false) => {
+            (is_copy, false) => {
+                let now = self.epoch + self.now;
+                let failed = |last| Some(Retry::after(last, revision, Obstacle::NoBundle, now));
                 if let Some(hosting) = self.nodes[node].hosting.as_mut() {
                     let hosted = hosting.apps.entry(app).or_default();
-                    (hosted.busy, hosted.failed) = (None, Some((revision, self.now + RETRY)));
+                    if is_copy {
+                        (hosted.is_copying, hosted.uncopied) = (false, failed(hosted.uncopied));
+                    } else {
+                        (hosted.busy, hosted.failed) = (None, failed(hosted.failed));
+                    }
                 }
                 return;
             }
@@ -214,12 +217,14 @@ impl World {
 
     pub(super) fn kept(&mut self, node: usize, app: usize) {
         if let Some(hosting) = self.nodes[node].hosting.as_mut() {
-            hosting.apps.entry(app).or_default().is_copying = false;
+            let hosted = hosting.apps.entry(app).or_default();
+            (hosted.is_copying, hosted.uncopied) = (false, None);
         }
     }
 
     /// Fetches bundles that it is to keep for others, and drops those that nobody will ask for.
     pub(super) fn keep_bundles(&mut self, node: usize) {
+        let now = self.epoch + self.now;
         let this = &mut self.nodes[node];
         let deployed: BTreeSet<_> = this.registry.deployed().map(|(_, content)| content.bundle).collect();
         this.bundles.retain(|bundle| deployed.contains(bundle));
@@ -232,7 +237,8 @@ impl World {
             }
             let is_keeper = placement::first(&record.app, hosting.view.nodes().chain([*id]), COPIES).contains(id);
             let hosted = hosting.apps.entry(app).or_default();
-            if is_keeper && !hosted.is_copying && hosted.busy.is_none() {
+            let is_waiting = hosted.uncopied.is_some_and(|it| it.is_waiting(record.revision, now));
+            if is_keeper && !hosted.is_copying && !is_waiting && hosted.busy.is_none() {
                 hosted.is_copying = true;
                 self.get_bundle(node, app, record, true);
             }

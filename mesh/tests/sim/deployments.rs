@@ -80,7 +80,7 @@ fn of_two_versions_that_are_deployed_during_a_cut_one_wins_on_all_nodes() {
         let took = world.run_until(s(3), World::agrees);
         let winner = content(numbers[1]);
         assert!((0..10).all(|node| knows(&world, node, "three", Some(&winner))));
-        let served = world.run_until(s(10), |world| is_served_by(world, ALL, 10, &winner));
+        let served = world.run_until(s(3), |world| is_served_by(world, ALL, 10, &winner));
         let settled = served + world.run_until(s(60), |world| is_served_by(world, THREE, 3, &winner));
         println!("seed {seed}: agreed after {took:?}, served after {served:?}, on three nodes after {settled:?}");
         world.run(s(60));
@@ -229,7 +229,7 @@ fn a_bundle_comes_from_who_keeps_it_and_without_one_nothing_is_served() {
         assert_eq!(world.serves(5, ALL), None);
         assert!(world.nodes[5].profile.unable.iter().any(|app| &**app == "all"), "and it says so");
         world.nodes[3].bundles.insert(content(3).bundle);
-        let took = world.run_until(s(12), |world| is_served_by(world, ALL, 6, &content(3)));
+        let took = world.run_until(s(7), |world| is_served_by(world, ALL, 6, &content(3)));
         println!("seed {seed}: served {took:?} after the bundle was found");
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use fnmesh_mesh::{
-    deployments::{Deployment, Replicas},
+    deployments::{Deployment, Replicas, Retry},
     membership::Load,
     placement::{self, Decision, Demand, Placement, Site, View},
 };
@@ -48,12 +48,14 @@ pub(super) struct Hosted {
     /// Which version that is: its number and the hash of its content.
     pub(super) version: (u64, [u8; 32]),
     pub(super) busy: Option<Busy>,
-    /// The revision that could not be had, and when it is tried again.
-    pub(super) failed: Option<(u64, Duration)>,
+    /// Why it is not served, if it could not be had.
+    pub(super) failed: Option<Retry>,
     /// The revision that is known, and since when.
     known: Option<(u64, Duration)>,
     /// Its bundle is being fetched, to be kept for others.
     pub(super) is_copying: bool,
+    /// Why it is not kept, if it could not be had.
+    pub(super) uncopied: Option<Retry>,
     /// When a call was seen last, and the counter then.
     called: Option<(Duration, u64)>,
 }
@@ -234,7 +236,7 @@ impl World {
         if hosting.drain != Drain::Off {
             return;
         }
-        let is_waiting = hosted.failed.is_some_and(|(failed, again)| failed == record.revision && self.now < again);
+        let is_waiting = hosted.failed.is_some_and(|it| it.is_waiting(record.revision, now));
         if hosts && hosted.version.1 != content_hash(&record) {
             if !is_waiting {
                 self.begin_to_host(node, app);

@@ -35,7 +35,7 @@ pub(super) enum Task {
     Fetching(Fetch, usize),
     /// A bundle is here, or nobody has given it.
     Fetched { fetch: Fetch, is_here: bool },
-    /// It keeps a bundle, or tries again to get it.
+    /// It keeps a bundle.
     Kept { app: usize },
     /// Peers have heard that it drains.
     Drained,

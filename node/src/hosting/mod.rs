@@ -23,7 +23,7 @@ use std::{
 
 use fnmesh_mesh::{
     Ask, Handle, Member,
-    deployments::{Content, Deployment, Replicas},
+    deployments::{Content, Deployment, Replicas, Retry},
     membership::{App, Load, Profile},
     placement::{self, Decision, Placement, Site, View},
 };
@@ -46,10 +46,6 @@ const TICK: Duration = Duration::from_millis(100);
 const ALL_EVERY: u32 = 10;
 /// How long a node that stops hosting an app goes on serving it after it has said so: peers send calls until they know.
 const WITHDRAWN: Duration = Duration::from_millis(1_500);
-/// An app that does not start is tried again after this long, and then after twice as long each time ...
-const FIRST_RETRY: Duration = Duration::from_secs(5);
-/// ... up to this.
-const LAST_RETRY: Duration = Duration::from_secs(300);
 
 /// How long after a change of a deployment nodes act on it ...
 const NEW: Duration = Duration::from_secs(10);
@@ -91,13 +87,16 @@ struct Hosted {
     before: Option<Version>,
     /// What is being done about it.
     busy: Option<Busy>,
-    failed: Option<Failed>,
+    /// Why it is not served here, if it could not be.
+    failed: Option<Retry>,
     /// The revision that is known, and since when.
     known: Option<(u64, Instant)>,
     /// When a call was seen last, and the counter then.
     called: Option<(Instant, u64)>,
     /// Its bundle is being fetched, to be kept for others.
     is_copying: bool,
+    /// Why it is not kept, if it could not be fetched.
+    uncopied: Option<Retry>,
     /// Held while something is being done about it.
     turn: Rc<Mutex<()>>,
 }
@@ -108,14 +107,6 @@ enum Busy {
     Starting,
     /// It serves those who have not heard yet that it stops.
     Stopping,
-}
-
-/// A revision that did not start.
-#[derive(Clone, Copy, Debug)]
-struct Failed {
-    revision: u64,
-    again: Instant,
-    pause: Duration,
 }
 
 impl Hosted {
@@ -268,7 +259,7 @@ impl Hosting {
     ) -> Decision {
         let mut apps = self.apps.borrow_mut();
         let hosted = apps.entry(Arc::clone(&deployment.app)).or_default();
-        let is_waiting = hosted.failed.is_some_and(|it| it.revision == deployment.revision && now < it.again);
+        let is_waiting = hosted.failed.is_some_and(|it| it.is_waiting(deployment.revision, now));
         if hosted.busy.is_some() || self.is_draining() {
             return Decision::Stay;
         }
@@ -321,7 +312,7 @@ impl Hosting {
                 let is_free = {
                     let mut apps = self.apps.borrow_mut();
                     let hosted = apps.entry(Arc::clone(&app)).or_default();
-                    let has_failed = hosted.failed.is_some_and(|it| it.revision == deployment.revision);
+                    let has_failed = hosted.failed.is_some_and(|it| it.is_of(deployment.revision));
                     hosted.busy.is_none() && hosted.serving.is_none() && !has_failed
                 };
                 if is_free && !self.is_draining() && !self.is_served_from_a_directory(&app) {

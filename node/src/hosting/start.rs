@@ -13,7 +13,7 @@ use std::{
 use fnmesh_invoke::Failure;
 use fnmesh_mesh::{
     FetchError, NodeId,
-    deployments::{Content, Deployment},
+    deployments::{Content, Deployment, Obstacle, Retry},
     placement::{self, View},
 };
 use fnmesh_runtime::{
@@ -25,7 +25,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Busy, FIRST_RETRY, Failed, Hosting, LAST_RETRY, WITHDRAWN, entries};
+use super::{Busy, Hosted, Hosting, WITHDRAWN, entries};
 use crate::{app::failure, mesh};
 
 /// How many nodes keep the bundle of an app, whoever serves it.
@@ -82,23 +82,19 @@ impl Hosting {
         let begin = Instant::now();
         let before = self.host.serving(app);
         let started = async {
-            self.unpack(deployment, content).await.map_err(|error| failure("BundleError", error))?;
-            self.serve(app, content, deployment.version).await
+            self.unpack(deployment, content).await?;
+            self.serve(app, content, deployment.version).await.map_err(|failure| (Obstacle::NoStart, failure))
         };
         match started.await {
             Ok(()) => self.host.tell_serving(app, before.as_ref(), begin.elapsed()),
-            Err(error) => {
-                let pause = |last: Option<Failed>| match last {
-                    Some(last) if last.revision == deployment.revision => (last.pause * 2).min(LAST_RETRY),
-                    _ => FIRST_RETRY,
-                };
-                self.change(app, |hosted| {
-                    let pause = pause(hosted.failed);
-                    hosted.failed =
-                        Some(Failed { revision: deployment.revision, again: Instant::now() + pause, pause });
-                });
-                let is_elsewhere = self.view().serving(app, 0).next().is_some();
-                self.host.tell_failed(app, &directory, error, !is_elsewhere);
+            Err((obstacle, error)) => {
+                let last = self.apps.borrow().get(app).and_then(|hosted| hosted.failed);
+                let failed = Retry::after(last, deployment.revision, obstacle, Instant::now());
+                self.change(app, |hosted| hosted.failed = Some(failed));
+                if failed.is_news() {
+                    let is_elsewhere = self.view().serving(app, 0).next().is_some();
+                    self.host.tell_failed(app, &directory, error, !is_elsewhere);
+                }
             }
         }
     }
@@ -140,9 +136,11 @@ impl Hosting {
         view: &View,
         tasks: &mut JoinSet<()>,
     ) {
+        let is_waiting = |retry: Retry| retry.is_waiting(deployment.revision, Instant::now());
+        let is_busy = |hosted: &Hosted| hosted.is_copying || hosted.uncopied.is_some_and(is_waiting);
         if !self.keepers(&deployment.app, view).contains(&self.mesh.node())
             || self.mesh.bundles().contains(&content.bundle)
-            || self.apps.borrow().get(&deployment.app).is_some_and(|hosted| hosted.is_copying)
+            || self.apps.borrow().get(&deployment.app).is_some_and(is_busy)
         {
             return;
         }
@@ -153,11 +151,17 @@ impl Hosting {
             let turn = turn.lock().await;
             let fetched = hosting.fetch(&deployment, &content).await;
             drop(turn);
-            if let Err(error) = fetched {
-                tracing::warn!(target: "fnmesh::node", app = %deployment.app, %error, "no copy of a bundle yet");
-                sleep(FIRST_RETRY).await;
-            }
-            hosting.change(&deployment.app, |hosted| hosted.is_copying = false);
+            hosting.change(&deployment.app, |hosted| {
+                hosted.is_copying = false;
+                hosted.uncopied = fetched.err().map(|error| {
+                    let retry =
+                        Retry::after(hosted.uncopied, deployment.revision, obstacle(&error), Instant::now());
+                    if retry.is_news() {
+                        tracing::warn!(target: "fnmesh::node", app = %deployment.app, %error, "no copy of a bundle yet");
+                    }
+                    retry
+                });
+            });
         });
     }
 
@@ -178,13 +182,15 @@ impl Hosting {
     }
 
     /// Sees to it that the content is unpacked here: from the bundle that is here, or from that of another node.
-    async fn unpack(&self, deployment: &Deployment, content: &Content) -> Result<(), String> {
+    async fn unpack(&self, deployment: &Deployment, content: &Content) -> Result<(), (Obstacle, Failure)> {
         let place = self.place(&deployment.app, &content.hash);
         if place.is_dir() {
             return Ok(());
         }
-        let bundle = self.fetch(deployment, content).await.map_err(|error| error.to_string())?;
-        unpack(bundle, place).await
+        let failed = |reason: String| failure("BundleError", reason);
+        let fetched = self.fetch(deployment, content).await;
+        let bundle = fetched.map_err(|error| (obstacle(&error), failed(error.to_string())))?;
+        unpack(bundle, place).await.map_err(|error| (Obstacle::NoStart, failed(error)))
     }
 
     /// The same for what was packed here.
@@ -277,6 +283,13 @@ async fn unpack(bundle: PathBuf, place: PathBuf) -> Result<(), String> {
         bundle::unpack(BufReader::new(file), &place, Limits::default()).map_err(|error| error.to_string())
     };
     task::spawn_blocking(unpack).await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+fn obstacle(error: &FetchError) -> Obstacle {
+    match error {
+        FetchError::Nobody { .. } => Obstacle::NoBundle,
+        FetchError::Disk { .. } => Obstacle::NoStart,
+    }
 }
 
 fn remove(path: &Path) {

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    io,
+    future, io,
     path::Path,
     rc::Rc,
     sync::{Arc, mpsc as std_mpsc},
@@ -77,13 +77,26 @@ impl Mesh {
         profile: Profile,
         local: impl FnOnce() -> L + Send + 'static,
     ) -> Result<Self, StartError> {
+        Self::start_unless(future::pending(), config, profile, local)
+    }
+
+    /// The same; joining, which waits for the network, is given up when `given_up` resolves.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn start_unless<L: Invoke + Clone>(
+        given_up: impl Future<Output = ()> + Send + 'static,
+        config: Config,
+        profile: Profile,
+        local: impl FnOnce() -> L + Send + 'static,
+    ) -> Result<Self, StartError> {
         let (started, start) = std_mpsc::channel();
         let thread = thread::Builder::new().name("fnmesh-mesh".to_owned()).spawn(move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(started.send(Err(error.into()))),
             };
-            LocalSet::new().block_on(&runtime, run(config, profile, local, started));
+            LocalSet::new().block_on(&runtime, run(given_up, config, profile, local, started));
         })?;
         match start.recv() {
             Ok(Ok((handle, asks))) => Ok(Self { handle, asks: Some(asks), thread: Some(thread) }),
@@ -128,12 +141,13 @@ impl Drop for Mesh {
 
 /// The life of the thread.
 async fn run<L: Invoke + Clone>(
+    given_up: impl Future<Output = ()>,
     config: Config,
     profile: Profile,
     local: impl FnOnce() -> L,
     started: std_mpsc::Sender<Result<(Handle, mpsc::UnboundedReceiver<Ask>), StartError>>,
 ) {
-    let Opened { endpoint, identity, peers, is_founder } = match open(&config).await {
+    let Opened { endpoint, identity, peers, is_founder } = match open(&config, given_up).await {
         Ok(opened) => opened,
         Err(error) => return drop(started.send(Err(error))),
     };

@@ -36,6 +36,9 @@ pub enum StartError {
     /// It is not admitted.
     #[error(transparent)]
     Join(#[from] join::JoinError),
+    /// It was told to end before it was admitted.
+    #[error("ended before this node had joined the mesh by {0}")]
+    GivenUp(SocketAddr),
     /// It has no identity and no token to get one.
     #[error("joining {0} needs a token: make one with `fnmesh token create` on that node, and pass it with --token")]
     NoToken(SocketAddr),
@@ -61,8 +64,9 @@ pub(crate) struct Opened {
     pub(crate) is_founder: bool,
 }
 
-/// Finds or makes the identity, and binds the socket; also gives the members to begin with.
-pub(crate) async fn open(config: &Config) -> Result<Opened, StartError> {
+/// Finds or makes the identity, and binds the socket; also gives the members to begin with. It waits for the network
+/// until `given_up`.
+pub(crate) async fn open(config: &Config, given_up: impl Future<Output = ()>) -> Result<Opened, StartError> {
     let bind = |endpoint: EndpointConfig, server| quic::bind(config.address, endpoint, server);
     let refused = |source| StartError::Bind { address: config.address, source };
     let existing = Identity::load(&config.directory)?;
@@ -74,7 +78,10 @@ pub(crate) async fn open(config: &Config) -> Result<Opened, StartError> {
             let token = asked.token.as_ref().ok_or(StartError::NoToken(asked.address))?;
             // The socket of the node itself, so that a port that is taken costs no token.
             let endpoint = bind(EndpointConfig::default(), None).map_err(refused)?;
-            let joined = join::join(&endpoint, asked.address, token, &config.directory).await?;
+            let joined = tokio::select! {
+                joined = join::join(&endpoint, asked.address, token, &config.directory) => joined?,
+                () = given_up => return Err(StartError::GivenUp(asked.address)),
+            };
             let mut peers = joined.peers;
             peers.insert(0, join::PeerAddress { node: joined.member, address: asked.address });
             known::write(&config.directory, &peers)?;

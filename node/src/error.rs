@@ -1,5 +1,7 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
+use tokio::signal::unix::SignalKind;
+
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -34,6 +36,14 @@ pub enum StartError {
     /// It cannot take part in the mesh.
     #[error(transparent)]
     Mesh(#[from] fnmesh_mesh::StartError),
+    /// A signal ended it while it was joining.
+    #[error("{}: ended before this node had joined the mesh by {address}", name(*signal))]
+    Interrupted {
+        /// Which.
+        signal: SignalKind,
+        /// Where it was about to join.
+        address: SocketAddr,
+    },
     /// Another node uses the directory.
     #[error("{}: another node uses this directory; each node needs a --data of its own", directory.display())]
     DataInUse {
@@ -57,6 +67,10 @@ pub enum StartError {
     /// The system refuses what every node needs: a thread, a signal handler, an event queue.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+}
+
+fn name(signal: SignalKind) -> &'static str {
+    if signal == SignalKind::interrupt() { "SIGINT" } else { "SIGTERM" }
 }
 
 fn bind_reason(source: &io::Error, holder: Option<&str>) -> String {

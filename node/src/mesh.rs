@@ -27,6 +27,7 @@ use crate::{
     event::{Event, Observer},
     hosting::Command,
     running::Mark,
+    shutdown::{Phase, Switch},
     socket,
 };
 
@@ -46,20 +47,22 @@ pub(crate) struct Part {
 /// Takes part in the mesh, as thread `index` of the runtime; `config.directory` is the node's data.
 ///
 /// # Errors
-/// When the directory cannot be used, or the mesh cannot be made or joined.
+/// When the directory cannot be used, the mesh cannot be made or joined, or the node is to stop before it has joined.
 pub(crate) async fn start(
     config: Config,
     runtime: &Runtime,
     index: usize,
     observer: &Observer,
+    switch: &Switch,
 ) -> Result<Part, StartError> {
     let data = config.directory.clone();
     let lock = lock(&data)?;
     let config = Config { directory: data.join(IDENTITY), ..config };
-    let local = runtime.clone();
-    // Joining waits for the network, 10 s at most; signals are taken meanwhile and acted on after it.
-    let started =
-        task::spawn_blocking(move || Mesh::start(config, Profile::default(), move || Rc::new(local.attach(index))));
+    let (local, switch) = (runtime.clone(), switch.clone());
+    let stopped = async move { switch.asked(Phase::Drain).await };
+    let started = task::spawn_blocking(move || {
+        Mesh::start_unless(stopped, config, Profile::default(), move || Rc::new(local.attach(index)))
+    });
     let mesh = started.await.map_err(|error| MeshError::Thread(io::Error::other(error)))??;
     let handle = mesh.handle();
     let join = if handle.is_founder() { Some(join_arguments(handle).await?) } else { None };

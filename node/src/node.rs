@@ -13,7 +13,7 @@ use std::{
 };
 
 use fnmesh_gateway::Server;
-use fnmesh_mesh::Dispatch;
+use fnmesh_mesh::{Dispatch, StartError as MeshError};
 use fnmesh_runtime::{
     Runtime,
     sandbox::{Levels, Mode},
@@ -117,16 +117,22 @@ fn join(thread: JoinHandle<Result<usize, StartError>>) -> Result<usize, StartErr
 pub(crate) fn run(config: Config, observer: Observer, given_up: impl Future<Output = ()>) -> Result<usize, StartError> {
     block_on(async {
         let switch = Switch::default();
-        let signals = Signals::install()?;
+        let mut signals = Signals::install()?;
         let stop = async {
             given_up.await;
             switch.ask(Phase::Stop);
             future::pending::<Infallible>().await
         };
-        tokio::select! {
+        let ended = tokio::select! {
             ended = control(config, observer, switch.clone(), |_| {}) => ended,
             never = signals.forward(switch.clone()) => match never {},
             never = stop => match never {},
+        };
+        match (ended, signals.first()) {
+            (Err(StartError::Mesh(MeshError::GivenUp(address))), Some(signal)) => {
+                Err(StartError::Interrupted { signal, address })
+            }
+            (ended, _) => ended,
         }
     })
 }
@@ -151,7 +157,7 @@ async fn control(
     }
     let data = config.mesh.as_ref().map(|mesh| mesh.directory.clone());
     let mut mesh = match config.mesh.take() {
-        Some(wanted) => Some(mesh::start(wanted, &runtime, config.gateway.threads.get(), &observer).await?),
+        Some(wanted) => Some(mesh::start(wanted, &runtime, config.gateway.threads.get(), &observer, &switch).await?),
         None => None,
     };
     let kept = data.clone();

@@ -45,6 +45,7 @@ impl Switch {
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    first: Option<SignalKind>,
 }
 
 impl Signals {
@@ -53,20 +54,27 @@ impl Signals {
     /// # Errors
     /// When the system refuses the handlers.
     pub(crate) fn install() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let [terminate, interrupt] = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, first: None })
     }
 
     /// Turns signals into phases; never returns.
-    pub(crate) async fn forward(mut self, switch: Switch) -> Infallible {
+    pub(crate) async fn forward(&mut self, switch: Switch) -> Infallible {
         let mut next = Phase::Drain;
         loop {
-            tokio::select! {
-                _ = self.terminate.recv() => {}
-                _ = self.interrupt.recv() => {}
-            }
+            let kind = tokio::select! {
+                _ = self.terminate.recv() => SignalKind::terminate(),
+                _ = self.interrupt.recv() => SignalKind::interrupt(),
+            };
+            self.first.get_or_insert(kind);
             switch.ask(next);
             next = Phase::Stop;
         }
+    }
+
+    /// The first one that came, if any did.
+    pub(crate) fn first(&self) -> Option<SignalKind> {
+        self.first
     }
 }
 

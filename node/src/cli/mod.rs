@@ -22,6 +22,7 @@ mod token;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser as _, error::ErrorKind};
+use tokio::signal::unix::SignalKind;
 
 use options::{Cli, Command};
 
@@ -35,6 +36,9 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// No node answers at the address.
 const UNREACHABLE: u8 = 3;
+
+/// With the number of a signal: it ended the command, as shells have it.
+const SIGNALLED: u8 = 128;
 
 /// Runs one command line, program name first, and says how the process exits.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -87,6 +91,11 @@ impl Stop {
 
     fn usage(message: impl Into<String>) -> Self {
         Self { code: USAGE, message: message.into() }
+    }
+
+    fn signalled(signal: SignalKind, message: impl Into<String>) -> Self {
+        let number = u8::try_from(signal.as_raw_value()).unwrap_or_default();
+        Self { code: SIGNALLED.saturating_add(number), message: message.into() }
     }
 
     fn unreachable(message: impl Into<String>) -> Self {

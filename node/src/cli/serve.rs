@@ -13,7 +13,7 @@ use super::{
     options::{self, LogFormat, Serve},
 };
 use crate::{
-    Config, environment,
+    Config, StartError, environment,
     event::Observer,
     logs, node,
     report::{self, Report},
@@ -55,6 +55,7 @@ pub(super) fn run(
     match node::run(config, observer, given_up) {
         Ok(0) => Ok(OK),
         Ok(_) => Ok(FAILED),
+        Err(error @ StartError::Interrupted { signal, .. }) => Err(Stop::signalled(signal, error.to_string())),
         Err(error) => Err(Stop::failed(error.to_string())),
     }
 }

@@ -1,11 +1,16 @@
-use std::path::Path;
+use std::{
+    io::Read as _,
+    net::UdpSocket,
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::{
     cluster::Cluster,
-    support::{self, Apps, fnmesh, output},
+    support::{self, Apps, PATIENCE, Running, fnmesh, output},
 };
 
 /// What a node that cannot join says.
@@ -48,6 +53,36 @@ fn who_may_not_join_is_told_why() {
     let (_, foreign) = stranger.token(&[]);
     assert!(says(&foreign).contains("is not of the mesh that the token is for"), "{}", says(&foreign));
     assert!(!data.join("mesh").exists(), "a refused node has left an identity");
+}
+
+#[test]
+fn signal_ends_a_node_that_is_joining_at_once() {
+    let cluster = Cluster::new(&[]);
+    let (_, token) = cluster.token(&[]);
+    // It is asked to let the node join, and says nothing.
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    for (signal, name, code) in [(Signal::INT, "SIGINT", 130), (Signal::TERM, "SIGTERM", 143)] {
+        let data = cluster.data(9);
+        let mut command = fnmesh();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--mesh", "127.0.0.1:0", "--join", &address]);
+        let mut node = Running::spawn(command.args(["--token", &token, "--data"]).arg(&data));
+        let (_, from) = silent.recv_from(&mut [0; 2_000]).unwrap();
+        let signalled = Instant::now();
+        kill_process(Pid::from_child(&node.0), signal).unwrap();
+        assert_eq!(node.ended().code(), Some(code));
+        assert!(signalled.elapsed() < Duration::from_secs(5), "it took {:?}", signalled.elapsed());
+        let mut said = String::new();
+        node.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        let expected = format!("{name}: ended before this node had joined the mesh by {address}");
+        assert!(said.contains(&expected), "{said}");
+        assert!(!data.join("mesh").exists(), "it has left an identity");
+        // What it has sent before it ended is not of the next one.
+        silent.set_nonblocking(true).unwrap();
+        while silent.recv_from(&mut [0; 2_000]).is_ok_and(|(_, sender)| sender == from) {}
+        silent.set_nonblocking(false).unwrap();
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    super::{FAILED, OK, Stop, options::Dev},
+    super::{FAILED, OK, SIGNALLED, Stop, options::Dev},
     arguments,
     child::{Child, Label},
 };
@@ -45,7 +45,7 @@ pub(super) async fn run(options: Dev) -> Result<u8, Stop> {
     let failed = |error: io::Error| Stop::failed(format!("cannot start the nodes: {error}"));
     let root = tempfile::Builder::new().prefix("fnmesh-dev-").tempdir().map_err(failed)?;
     let switch = Switch::default();
-    let signals = Signals::install().map_err(failed)?;
+    let mut signals = Signals::install().map_err(failed)?;
     say_where(&options, &root);
     let mut nodes = Nodes { options, root, running: Vec::new(), ends: JoinSet::new(), code: OK };
     let ended = tokio::select! {
@@ -196,7 +196,9 @@ impl Nodes {
         while self.running.len() > count {
             let Some(Ok((name, status))) = self.ends.join_next().await else { return };
             self.running.retain(|child| child.name != name);
-            if !status.is_ok_and(|status| status.success()) {
+            // One that had not joined yet has ended as it was told to, too.
+            let is_told = |code| code == i32::from(SIGNALLED) + Signal::TERM.as_raw();
+            if !status.is_ok_and(|status| status.success() || status.code().is_some_and(is_told)) {
                 self.code = self.code.max(FAILED);
             }
         }

@@ -62,6 +62,8 @@ pub struct Mesh {
     handle: Handle,
     asks: Option<mpsc::UnboundedReceiver<Ask>>,
     thread: Option<JoinHandle<()>>,
+    /// Closed when the thread has ended.
+    alive: watch::Receiver<()>,
 }
 
 impl Mesh {
@@ -91,7 +93,10 @@ impl Mesh {
         local: impl FnOnce() -> L + Send + 'static,
     ) -> Result<Self, StartError> {
         let (started, start) = std_mpsc::channel();
+        let (life, alive) = watch::channel(());
         let thread = thread::Builder::new().name("fnmesh-mesh".to_owned()).spawn(move || {
+            // Dropped last, also by a panic.
+            let _life = life;
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(started.send(Err(error.into()))),
@@ -99,7 +104,7 @@ impl Mesh {
             LocalSet::new().block_on(&runtime, run(given_up, config, profile, local, started));
         })?;
         match start.recv() {
-            Ok(Ok((handle, asks))) => Ok(Self { handle, asks: Some(asks), thread: Some(thread) }),
+            Ok(Ok((handle, asks))) => Ok(Self { handle, asks: Some(asks), thread: Some(thread), alive }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(io::Error::other("it panicked; the log says why").into()),
         }
@@ -113,6 +118,14 @@ impl Mesh {
     /// What peers ask of the node from now on; `None` the second time.
     pub fn asks(&mut self) -> Option<mpsc::UnboundedReceiver<Ask>> {
         self.asks.take()
+    }
+
+    /// Waits until its thread has ended, which it does by itself only where it is at fault. A panic was printed then, and
+    /// the node knows no more who is in the mesh.
+    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let mut alive = self.alive.clone();
+        // Nothing is ever sent.
+        async move { drop(alive.changed().await) }
     }
 
     /// Tells the members that this node leaves, and ends. Calls of peers that still run are cut off: let them end

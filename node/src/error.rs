@@ -2,7 +2,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 
 use tokio::signal::unix::SignalKind;
 
-/// Why a node cannot start.
+/// Why a node cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A directory to serve cannot be opened.
@@ -44,6 +44,9 @@ pub enum StartError {
         /// Where it was about to join.
         address: SocketAddr,
     },
+    /// Its part in the mesh has failed while it was running.
+    #[error("the thread of the mesh has failed, as the log says; start this node again")]
+    MeshLost,
     /// Another node uses the directory.
     #[error("{}: another node uses this directory; each node needs a --data of its own", directory.display())]
     DataInUse {

@@ -97,6 +97,11 @@ impl Part {
         self.handle().announce(profile);
     }
 
+    /// Waits until this node takes no part any more though nobody has asked for it.
+    pub(crate) async fn ended(&self) {
+        self.mesh.ended().await;
+    }
+
     /// Says goodbye.
     pub(crate) async fn leave(self) {
         // It only fails when it panics, which has been printed.

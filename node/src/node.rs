@@ -182,8 +182,14 @@ async fn control(
         let target = hosting.clone().filter(|_| is_deployed);
         tasks.spawn_local(app::keep(Rc::clone(&host), target, found, changed));
     }
-    switch.asked(Phase::Drain).await;
-    if let Some(hosting) = hosting {
+    let is_lost = tokio::select! {
+        () = switch.asked(Phase::Drain) => false,
+        () = ended(mesh.as_ref()) => true,
+    };
+    if is_lost {
+        // Alone it would go on for ever, with routes of now: whoever looks after it shall start it anew.
+        tracing::error!(target: "fnmesh::node", "the thread of the mesh has failed; this node stops");
+    } else if let Some(hosting) = hosting {
         let patience = drain_timeout.min(HAND_OVER_PATIENCE);
         tokio::select! {
             () = hosting.leave(patience) => {}
@@ -198,7 +204,15 @@ async fn control(
     if let Some(mesh) = mesh {
         mesh.leave().await;
     }
-    Ok(cut_off)
+    if is_lost { Err(StartError::MeshLost) } else { Ok(cut_off) }
+}
+
+/// Waits until the part in the mesh ends by itself; for ever without one.
+async fn ended(mesh: Option<&mesh::Part>) {
+    match mesh {
+        Some(mesh) => mesh.ended().await,
+        None => future::pending().await,
+    }
 }
 
 /// Says how workers are confined, and refuses to go on with less than was demanded.

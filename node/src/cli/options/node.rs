@@ -26,8 +26,8 @@ Examples:
                                           the first node of a mesh; prints how others join
 
 Signals: SIGTERM or Ctrl-C finishes the calls in flight and exits; a second one stops at once.
-Exit codes: 0 stopped cleanly, 1 could not start or calls were cut off, 2 wrong usage,
-130 or 143 ended by Ctrl-C or SIGTERM before it had joined the mesh.")]
+Exit codes: 0 stopped cleanly, 1 could not start, calls were cut off or the part in the mesh failed,
+2 wrong usage, 130 or 143 ended by Ctrl-C or SIGTERM before it had joined the mesh.")]
 pub(in crate::cli) struct Serve {
     #[command(flatten)]
     pub(in crate::cli) node: Node,

@@ -15,6 +15,7 @@ mod deadline;
 mod error;
 mod function;
 mod invocation;
+mod name;
 mod payload;
 mod stats;
 
@@ -25,6 +26,7 @@ pub use deadline::Deadline;
 pub use error::{Error, Failure, Retry};
 pub use function::{Function, FunctionId, Language, Limits, Parameter, ParameterKind, Signature, Target, ValueType};
 pub use invocation::{Invocation, InvocationId, Traceparent};
+pub use name::{MAX_APP_NAME_BYTES, app_name_fault};
 pub use payload::{ChunkStream, Format, Payload, Reply, ReplyBody, RequestHead, ResponseHead};
 pub use stats::{LATENCY_BUCKETS, Outcome, Stats};
 

@@ -1,8 +1,8 @@
 //! What is deployed on the mesh: for each app one record, of which the newest counts.
 //!
 //! [`Registry`] is pure. Each node keeps all records, tells the others what changed, and tells a peer everything when a
-//! link to it comes up ([`Cause`]); merging is the same in any order, so that all end with the same. [`Deployments`] is a node's own
-//! registry, on disk and read by any thread.
+//! link to it comes up ([`Cause`]); merging is the same in any order, so that all end with the same. [`Deployments`] is a
+//! node's own registry, on disk and read by any thread.
 
 mod again;
 mod shared;
@@ -19,6 +19,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use fnmesh_invoke::app_name_fault;
 use serde::{Deserialize, Serialize};
 
 pub use again::{Obstacle, Retry};
@@ -32,6 +33,9 @@ const REMOVALS_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// How many apps are deployed at most, removed ones included.
 pub const MAX_APPS: usize = 10_000;
+
+/// How long a bundle is at most: longer than that of any app may get, and less than what fills a disk.
+pub const MAX_BUNDLE_BYTES: u64 = 1 << 30;
 
 /// How many nodes host an app.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,6 +93,12 @@ impl Deployment {
     fn is_newer_than(&self, other: &Self) -> bool {
         let key = |it: &Self| (it.revision, it.changed_ms, it.content.clone(), it.node, it.version, it.replicas);
         key(self) > key(other)
+    }
+
+    /// Whether a node may act on it, whoever says it: the name becomes one of a directory, and as many bytes are fetched.
+    fn is_sound(&self) -> bool {
+        let is_short = |content: &Content| content.bundle_bytes <= MAX_BUNDLE_BYTES;
+        app_name_fault(&self.app).is_none() && self.content.as_ref().is_none_or(is_short)
     }
 
     /// Whether it is a removal that is remembered no longer.
@@ -162,14 +172,14 @@ impl Registry {
     }
 
     /// Takes over what is newer in `others`; which records these are. Of more than [`MAX_APPS`] apps those that would
-    /// be new are left out.
+    /// be new are left out, and so are records that no node makes.
     pub fn merge(
         &mut self,
         others: impl IntoIterator<Item = Arc<Deployment>>,
         now: SystemTime,
     ) -> Vec<Arc<Deployment>> {
         let mut new = Vec::new();
-        for other in others {
+        for other in others.into_iter().filter(|other| other.is_sound()) {
             let is_news = match self.by_app.get(&other.app) {
                 Some(known) => other.is_newer_than(known),
                 None => self.by_app.len() < MAX_APPS && !other.is_over(now),

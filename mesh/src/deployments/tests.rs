@@ -55,6 +55,27 @@ fn removals_are_forgotten_after_a_while_and_deployments_are_not() {
 }
 
 #[test]
+fn records_that_no_node_makes_are_left_out() {
+    let mut registry = Registry::default();
+    let sound = Deployment {
+        app: "shop".into(),
+        revision: 1,
+        changed_ms: 1,
+        node: HERE,
+        version: 1,
+        replicas: Replicas::Auto,
+        content: Some(content(1)),
+    };
+    for app in ["..", "../shop", "/etc", "", ".", "a/b"] {
+        let record = Deployment { app: app.into(), ..sound.clone() };
+        assert!(registry.merge([Arc::new(record)], now()).is_empty(), "{app:?} is no name of an app");
+    }
+    let long = Content { bundle_bytes: MAX_BUNDLE_BYTES + 1, ..content(1) };
+    assert!(registry.merge([Arc::new(Deployment { content: Some(long), ..sound.clone() })], now()).is_empty());
+    assert_eq!(registry.merge([Arc::new(sound)], now()).len(), 1);
+}
+
+#[test]
 fn number_of_apps_is_bounded() {
     let mut registry = Registry::default();
     let change = || Change { content: Some(content(1)), replicas: Replicas::Auto };

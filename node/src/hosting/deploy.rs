@@ -319,3 +319,14 @@ fn describe(deployment: &Deployment, is_new: bool, hosts: &[String], wanted: usi
         "wanted": wanted,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use fnmesh_mesh::deployments::MAX_BUNDLE_BYTES;
+    use fnmesh_runtime::bundle::Limits;
+
+    #[test]
+    fn bundle_of_the_largest_app_may_be_deployed() {
+        assert!(Limits::default().bundle_size().as_u64() <= MAX_BUNDLE_BYTES);
+    }
+}

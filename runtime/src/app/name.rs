@@ -2,19 +2,17 @@
 
 use std::path::{Component, Path};
 
+use fnmesh_invoke::{MAX_APP_NAME_BYTES, app_name_fault};
+
 use super::AppError;
-
-const MAX_LENGTH: usize = 63;
-
-/// Taken by paths of the gateway.
-const RESERVED: [&str; 4] = ["api", "async", "rpc", "validate"];
 
 /// A name somebody chose: taken as it is or refused.
 pub(super) fn check(name: &str) -> Result<String, AppError> {
-    match fault(name) {
+    match app_name_fault(name) {
         None => Ok(name.to_owned()),
         Some(reason) => {
-            let suggestion = normalize(name).map(|name| if RESERVED.contains(&&*name) { name + "-app" } else { name });
+            let is_fit = |name: &String| app_name_fault(name).is_none();
+            let suggestion = normalize(name).map(|name| if is_fit(&name) { name } else { name + "-app" });
             Err(AppError::Name { name: name.to_owned(), reason, suggestion })
         }
     }
@@ -41,26 +39,9 @@ fn normalize(name: &str) -> Option<String> {
             _ => {}
         }
     }
-    normal.truncate(MAX_LENGTH);
+    normal.truncate(MAX_APP_NAME_BYTES);
     normal.truncate(normal.trim_end_matches('-').len());
     (!normal.is_empty()).then_some(normal)
-}
-
-fn fault(name: &str) -> Option<String> {
-    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    if name.is_empty() {
-        Some("it is empty".to_owned())
-    } else if name.len() > MAX_LENGTH {
-        Some(format!("it is longer than {MAX_LENGTH} characters"))
-    } else if !name.starts_with(alphanumeric) {
-        Some("it must begin with a lowercase letter or digit".to_owned())
-    } else if !name.chars().all(|c| alphanumeric(c) || c == '-' || c == '_') {
-        Some("only lowercase letters, digits, '-' and '_' are allowed".to_owned())
-    } else if RESERVED.contains(&name) {
-        Some("it is reserved".to_owned())
-    } else {
-        None
-    }
 }
 
 #[cfg(test)]

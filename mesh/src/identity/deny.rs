@@ -117,27 +117,25 @@ impl DenyList {
     /// If the list cannot be written; the node is denied nevertheless, until a restart.
     pub fn deny(&self, node: NodeId, now: SystemTime) -> Result<bool, Error> {
         let news = Denied { since: BTreeMap::from([(node, seconds(now))]) };
-        let new = self.merge(&news, now)?;
-        Ok(!new.is_empty())
+        let (new, written) = self.merge(&news, now);
+        written.map(|()| !new.is_empty())
     }
 
-    /// Takes over another member's list and tells which nodes are denied from now on. Blocks on the
-    /// disk if there are any.
-    ///
-    /// # Errors
-    /// If the list cannot be written; the nodes are denied nevertheless, until a restart.
-    pub fn merge(&self, news: &Denied, now: SystemTime) -> Result<Vec<NodeId>, Error> {
+    /// Takes over another member's list and tells which nodes are denied from now on, and whether the list could be
+    /// written: if not, they are denied nevertheless, until a restart. Blocks on the disk if there are any.
+    #[must_use = "links to these nodes are to be closed"]
+    pub fn merge(&self, news: &Denied, now: SystemTime) -> (Vec<NodeId>, Result<(), Error>) {
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.0.denied.load_full();
         let mut denied = Denied::clone(&before);
         let new = denied.merge(news, now);
-        if denied != *before {
-            let text = serde_json::to_string(&denied).expect("a map of texts to numbers is JSON");
-            // First in memory: better denied until a restart than not at all.
-            self.0.denied.store(Arc::new(denied));
-            files::replace(&self.0.path, &text)?;
+        if denied == *before {
+            return (new, Ok(()));
         }
-        Ok(new)
+        let text = serde_json::to_string(&denied).expect("a map of texts to numbers is JSON");
+        // First in memory: better denied until a restart than not at all.
+        self.0.denied.store(Arc::new(denied));
+        (new, files::replace(&self.0.path, &text))
     }
 }
 
@@ -172,9 +170,22 @@ mod tests {
             serde_json::json!({ NODE.to_string(): seconds(now), other.to_string(): seconds(now) }),
         )
         .unwrap();
-        assert_eq!(list.merge(&news, now).unwrap(), [other]);
-        assert_eq!(list.merge(&news, now).unwrap(), []);
+        assert_eq!(list.merge(&news, now).0, [other]);
+        assert_eq!(list.merge(&news, now).0, []);
         assert_eq!(*list.snapshot(), news);
+    }
+
+    #[test]
+    fn nodes_are_denied_though_the_disk_fails() {
+        let root = tempfile::tempdir().unwrap();
+        let list = DenyList::load(root.path()).unwrap();
+        // Nothing can be renamed to it.
+        std::fs::create_dir(root.path().join(files::DENIED)).unwrap();
+        let now = SystemTime::now();
+        let (new, written) = list.merge(&Denied { since: BTreeMap::from([(NODE, seconds(now))]) }, now);
+        assert_eq!(new, [NODE], "who holds links to it closes them");
+        assert!(matches!(written, Err(Error::Io { .. })), "{written:?}");
+        assert!(list.contains(NODE));
     }
 
     #[test]
@@ -184,10 +195,10 @@ mod tests {
         let list = DenyList::load(root.path()).unwrap();
         list.deny(NODE, now).unwrap();
         let old = list.snapshot();
-        assert!(list.merge(&Denied::default(), now + LEAF_LIFE + CLOCK_SKEW).unwrap().is_empty());
+        assert!(list.merge(&Denied::default(), now + LEAF_LIFE + CLOCK_SKEW).0.is_empty());
         assert!(list.contains(NODE));
         let end = now + KEPT + Duration::from_secs(2);
-        assert!(list.merge(&old, end).unwrap().is_empty());
+        assert!(list.merge(&old, end).0.is_empty());
         assert!(!list.contains(NODE));
     }
 
@@ -201,9 +212,9 @@ mod tests {
         let many = |range: std::ops::Range<u64>| Denied {
             since: range.map(|number| (node(number), seconds(now) - 2 * max + number)).collect(),
         };
-        assert_eq!(list.merge(&many(1..max + 1), now).unwrap().len(), MAX_DENIED);
-        assert_eq!(list.merge(&many(0..1), now).unwrap(), []);
-        assert_eq!(list.merge(&many(max + 1..max + 2), now).unwrap(), [node(max + 1)]);
+        assert_eq!(list.merge(&many(1..max + 1), now).0.len(), MAX_DENIED);
+        assert_eq!(list.merge(&many(0..1), now).0, []);
+        assert_eq!(list.merge(&many(max + 1..max + 2), now).0, [node(max + 1)]);
         assert!(!list.contains(node(1)) && list.contains(node(2)));
         // What is written can be read.
         assert_eq!(*DenyList::load(root.path()).unwrap().snapshot(), *list.snapshot());

@@ -53,14 +53,19 @@ pub(super) fn answer_deny(
     let (denied, inputs) = (denied.clone(), inputs.clone());
     Box::pin(async move {
         let merged = task::spawn_blocking(move || denied.merge(&news, SystemTime::now())).await;
-        match merged.map_err(|error| error.to_string()).and_then(|merged| merged.map_err(|error| error.to_string())) {
-            Ok(new) => {
-                if !new.is_empty() {
-                    let _ = inputs.send(Input::Denied(new));
-                }
-                value(&())
+        let (new, written) = match merged {
+            Ok(merged) => merged,
+            Err(panic) => return Answer::Failed(Failure::new(INTERNAL_ERROR, panic)),
+        };
+        if !new.is_empty() {
+            let _ = inputs.send(Input::Denied(new));
+        }
+        match written {
+            Ok(()) => value(&()),
+            Err(error) => {
+                tracing::error!(target: "fnmesh::mesh", %error, "removed nodes are forgotten at the next start");
+                Answer::Failed(Failure::new(INTERNAL_ERROR, error))
             }
-            Err(reason) => Answer::Failed(Failure::new(INTERNAL_ERROR, reason)),
         }
     })
 }

@@ -116,7 +116,7 @@ async fn denied_node_is_refused_in_both_directions() {
     assert_eq!(log.refusal().await, refusal.to_string());
 
     // Others hear of it, and do not dial it any more.
-    let new = third.denied.merge(&first.denied.snapshot(), SystemTime::now()).unwrap();
+    let new = third.denied.merge(&first.denied.snapshot(), SystemTime::now()).0;
     assert_eq!(new, [second.identity.id()]);
     let (config, name) = (third.identity.client_config(), second.identity.id().to_string());
     let connection = third.endpoint.connect_with(config, second.address, &name).unwrap().await.unwrap();

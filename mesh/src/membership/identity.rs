@@ -25,7 +25,7 @@ impl Identity {
     pub(super) fn renewed(&self) -> Self {
         match self.renewals.checked_add(1) {
             Some(renewals) => Self { renewals, ..*self },
-            None => Self { generation: self.generation + 1, renewals: 0, ..*self },
+            None => Self { generation: self.generation.saturating_add(1), renewals: 0, ..*self },
         }
     }
 

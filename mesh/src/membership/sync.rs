@@ -89,7 +89,7 @@ impl Membership {
                 news.extend(entry.stamp.map(|stamp| News { node: entry.node, stamp }));
             } else if identity.age() > me.age() {
                 // An earlier life of this node had the later clock.
-                let generation = identity.generation + 1;
+                let generation = identity.generation.saturating_add(1);
                 self.become_identity(Identity { generation, renewals: 0, ..me }, actions);
                 self.announce_to(from, actions);
             }

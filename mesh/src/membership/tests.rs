@@ -210,6 +210,17 @@ fn a_node_whose_clock_went_back_gets_ahead_of_its_old_self() {
 }
 
 #[test]
+fn a_peer_that_says_there_can_be_no_later_life_is_survived() {
+    let mut mesh = Mesh::new(2);
+    let (node, address) = (id(1), address(1));
+    let last = Entry { node, address, generation: u64::MAX, renewals: u16::MAX, incarnation: 0, stamp: None };
+    let snapshot = Box::new(Snapshot { members: vec![last], records: Vec::new() });
+    mesh.handle(1, Event::Snapshot { from: id(0), snapshot });
+    assert_eq!(mesh.nodes[1].identity().generation, u64::MAX);
+    assert_eq!(Identity { renewals: u16::MAX, ..*mesh.nodes[1].identity() }.renewed().generation, u64::MAX);
+}
+
+#[test]
 fn a_node_that_used_up_its_renewals_stays_known() {
     let mut mesh = Mesh::new(2);
     let worn = Identity { renewals: u16::MAX, ..*mesh.nodes[1].identity() };

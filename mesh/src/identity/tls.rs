@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::{
-    DigitallySignedStruct, OtherError, SignatureScheme,
+    OtherError, SignatureScheme,
     client::{
         ResolvesClientCert, Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        danger::{ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature},
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms},
     server::{
         ClientHello, NoServerSessionStorage, ResolvesServerCert,
         danger::{ClientCertVerified, ClientCertVerifier},
@@ -124,6 +124,35 @@ impl ResolvesClientCert for Presented {
     }
 }
 
+/// What all verifiers of certificates do the same: signatures are those of TLS 1.3, by [`ALGORITHMS`].
+macro_rules! tls13_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _certificate: &rustls_pki_types::CertificateDer<'_>,
+            _signature: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            Err(rustls::Error::General("only TLS 1.3 is spoken here".to_owned()))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &rustls_pki_types::CertificateDer<'_>,
+            signature: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            let algorithms = &$crate::identity::tls::ALGORITHMS;
+            rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            $crate::identity::tls::ALGORITHMS.supported_schemes()
+        }
+    };
+}
+pub(super) use tls13_signatures;
+
 /// Accepts certificates of this node's mesh.
 #[derive(Debug)]
 struct OfMesh(Identity);
@@ -148,27 +177,7 @@ impl ClientCertVerifier for OfMesh {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(only_tls13())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &ALGORITHMS)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ALGORITHMS.supported_schemes()
-    }
+    tls13_signatures!();
 }
 
 impl ServerCertVerifier for OfMesh {
@@ -185,27 +194,7 @@ impl ServerCertVerifier for OfMesh {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(only_tls13())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &ALGORITHMS)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ALGORITHMS.supported_schemes()
-    }
+    tls13_signatures!();
 }
 
 fn check_name(certificate: &CertificateDer<'_>, expected: &ServerName<'_>) -> Result<(), Invalid> {
@@ -216,8 +205,4 @@ fn check_name(certificate: &CertificateDer<'_>, expected: &ServerName<'_>) -> Re
         return Ok(());
     }
     Err(Invalid::WrongNode { expected: expected.to_str().into_owned(), found: node_of(certificate)? })
-}
-
-pub(super) fn only_tls13() -> rustls::Error {
-    rustls::Error::General("only TLS 1.3 is spoken here".to_owned())
 }

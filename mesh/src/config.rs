@@ -18,7 +18,7 @@ pub struct Config {
     pub directory: PathBuf,
     /// How to become a node of an existing mesh, when `directory` holds no identity. Default none: a new mesh is made.
     pub join: Option<Join>,
-    /// How fast links send. Default cubic.
+    /// How fast links send.
     pub congestion: Congestion,
     /// How peers are watched. The same on all nodes.
     pub membership: membership::Config,

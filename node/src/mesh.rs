@@ -161,8 +161,7 @@ pub(crate) fn routes(mesh: &Handle) -> Value {
     let routes = table.apps().into_iter().flat_map(|(name, app)| {
         app.versions().map(move |version| {
             let nodes: Vec<_> = version.peers().iter().map(|peer| peer.node).collect();
-            let mut functions: Vec<_> = version.functions().collect();
-            functions.sort_unstable();
+            let functions: Vec<_> = version.functions().collect();
             json!({ "app": name, "version": version.number(), "hash": short(version.hash()), "functions": functions, "nodes": nodes })
         })
     });

@@ -179,15 +179,21 @@ impl Membership {
                     self.announce_to(from, actions);
                 }
             }
-            Ok(Frame::Swim(_)) => tracing::warn!(%from, "a member sent a message in another's name; it is ignored"),
+            Ok(Frame::Swim(_)) => {
+                tracing::warn!(target: "fnmesh::mesh", %from, "a member sent a message in another's name; it is ignored");
+            }
             Ok(Frame::Digest { digest, answer }) => self.compare(from, digest, answer, actions),
             Ok(Frame::Leave(identity)) if identity.node == from => {
                 self.leaving.insert(from);
                 let gone = std::iter::once(foca::Member::down(identity));
                 self.swim(actions, |foca, sink| foca.apply_many(gone, true, sink));
             }
-            Ok(Frame::Leave(_)) => tracing::warn!(%from, "a member said that another leaves; it is ignored"),
-            Err(error) => tracing::warn!(%from, %error, "a membership message cannot be read; it is ignored"),
+            Ok(Frame::Leave(_)) => {
+                tracing::warn!(target: "fnmesh::mesh", %from, "a member said that another leaves; it is ignored");
+            }
+            Err(error) => {
+                tracing::warn!(target: "fnmesh::mesh", %from, %error, "a message of a member cannot be read; it is ignored");
+            }
         }
     }
 
@@ -220,7 +226,7 @@ impl Membership {
         let mut sink = Sink::new(actions);
         if let Err(error) = work(&mut self.foca, &mut sink) {
             // The message is dropped, or foca repairs itself; nothing is left to do.
-            tracing::debug!(%error, "membership: foca refused");
+            tracing::debug!(target: "fnmesh::mesh", %error, "foca refuses");
         }
         let (notices, token) = sink.into_parts();
         self.token = token.or(self.token);

@@ -107,11 +107,6 @@ impl Table {
         self.app(app)?.route(FunctionKey::new(app, function))
     }
 
-    /// The peers that serve `app/function` in that version of the app.
-    pub fn lookup_version(&self, app: &str, version: u64, function: &str) -> Option<Route<'_>> {
-        self.app(app)?.route_version(version, app, function)
-    }
-
     /// All versions of an app.
     pub fn app(&self, name: &str) -> Option<&AppRoutes> {
         self.shards[shard_of(name)].get(name)

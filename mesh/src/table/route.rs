@@ -103,15 +103,10 @@ impl AppRoutes {
         Self { keys: newest.keys(&app.name), newest, older: Vec::new() }
     }
 
-    /// The version that calls go to unless they ask for another: the one with the highest number. Where two have it,
-    /// because it was deployed on both sides of a cut, all nodes choose the same.
+    /// The version that calls go to: the one with the highest number. Where two have it, because it was deployed on both
+    /// sides of a cut, all nodes choose the same.
     pub fn newest(&self) -> &Arc<VersionRoutes> {
         &self.newest
-    }
-
-    /// The version with this number.
-    pub fn version(&self, number: u64) -> Option<&Arc<VersionRoutes>> {
-        self.versions().find(|version| version.number == number)
     }
 
     /// All versions, newest first.
@@ -121,11 +116,6 @@ impl AppRoutes {
 
     pub(super) fn route(&self, key: FunctionKey) -> Option<Route<'_>> {
         self.keys.contains(key).then_some(Route { key, version: &self.newest })
-    }
-
-    pub(super) fn route_version(&self, number: u64, app: &str, function: &str) -> Option<Route<'_>> {
-        let version = self.version(number)?;
-        version.has(function).then(|| Route { key: FunctionKey::new(app, function), version })
     }
 
     pub(super) fn announce(&mut self, peer: Peer, app: &App) {
@@ -188,10 +178,6 @@ impl VersionRoutes {
     /// Who serves it, sorted by zone, then node; at least one.
     pub fn peers(&self) -> &[Peer] {
         &self.peers
-    }
-
-    fn has(&self, function: &str) -> bool {
-        self.functions.binary_search_by(|name| (**name).cmp(function)).is_ok()
     }
 
     fn keys(&self, app: &str) -> Keys {

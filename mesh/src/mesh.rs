@@ -37,6 +37,12 @@ use crate::{
 /// How long a client may take for its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// With so many clients that have not shown yet who they are, further ones show first that they receive at the address
+/// they send from, which costs this node no memory ...
+const CROWD: usize = 64;
+/// ... and with so many they are refused. Peers dial again.
+const MOST_CLIENTS: usize = 1024;
+
 /// What a peer asks of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
@@ -291,6 +297,15 @@ async fn accept_all<L: Invoke + Clone>(
     let mut tasks = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
         while tasks.try_join_next().is_some() {}
+        if tasks.len() >= MOST_CLIENTS {
+            incoming.refuse();
+            continue;
+        }
+        if tasks.len() >= CROWD && incoming.may_retry() {
+            // It fails only where it may not be asked again.
+            let _ = incoming.retry();
+            continue;
+        }
         let (identity, denied, tokens) = (identity.clone(), denied.clone(), tokens.clone());
         let (links, membership) = (Rc::clone(links), Rc::clone(membership));
         tasks.spawn_local(async move {

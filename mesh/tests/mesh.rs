@@ -5,11 +5,17 @@
 #[path = "support/nodes.rs"]
 mod nodes;
 
-use std::{sync::Arc, thread};
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime},
+};
 
 use fnmesh_invoke::{AppState, AppStatus, Error, Function, Invocation, Invoke, Reply};
 use fnmesh_mesh::{
     Dispatch, Mesh,
+    identity::Identity,
     membership::{App, Load, Profile},
 };
 use nodes::{block_on, joined, sees, start, wait_until};
@@ -137,4 +143,39 @@ fn names_like_a_mistyped_one_are_of_its_app_where_that_is_known() {
     let found = nearest("text", "ad");
     assert!(found[0] == "text/add" && found.iter().all(|name| name.starts_with("text/")), "{found:?}");
     assert_eq!(nearest("shps", "ad")[0], "shops/add", "nobody serves it");
+}
+
+#[test]
+fn clients_that_do_not_show_who_they_are_keep_nobody_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = start(directory.path(), "first", None);
+    let stranger = Identity::found(&directory.path().join("stranger"), SystemTime::now()).unwrap();
+    // What clients send reaches the node, and its answers nobody.
+    let [way, from] = [(); 2].map(|()| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    from.connect(first.handle().address()).unwrap();
+    from.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let (address, forward) = (way.local_addr().unwrap(), from.try_clone().unwrap());
+    thread::spawn(move || {
+        let mut datagram = [0; 2_000];
+        while let Ok((length, _)) = way.recv_from(&mut datagram) {
+            let _ = forward.send(&datagram[..length]);
+        }
+    });
+    let name = first.handle().node().to_string();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let dialling = runtime.block_on(async {
+        let clients = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let dial = |_| clients.connect_with(stranger.client_config(), address, &name).unwrap();
+        let dialling: Vec<_> = (0..200).map(dial).collect();
+        // The first byte of a packet that asks to show the address (RFC 9000, 17.2.5).
+        let asked = move || {
+            let mut datagram = [0; 2_000];
+            while from.recv(&mut datagram).unwrap() == 0 || datagram[0] & 0xf0 != 0xf0 {}
+        };
+        tokio::task::spawn_blocking(asked).await.unwrap();
+        dialling
+    });
+    let second = joined(directory.path(), "second", &first, false);
+    wait_until(|| sees(&first, 2) && sees(&second, 2), "two nodes");
+    drop(dialling);
 }

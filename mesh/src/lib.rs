@@ -38,6 +38,7 @@ pub mod placement;
 mod remote;
 mod renewal;
 mod rpc;
+mod stable;
 mod start;
 pub mod table;
 pub mod transport;

@@ -13,6 +13,7 @@
 
 mod budget;
 mod retry;
+mod span;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use std::{
 pub use budget::RetryBudget;
 pub use retry::{Attempts, may_retry};
 use rustc_hash::FxBuildHasher;
+use span::Span;
 pub use stats::Outcome;
 use stats::{FunctionStats, PeerStats};
 
@@ -260,43 +262,4 @@ enum Peers {
     Healthy,
     /// All.
     Any,
-}
-
-/// Peers in a row, or all but those.
-#[derive(Clone, Copy)]
-struct Span {
-    start: usize,
-    end: usize,
-    total: usize,
-    is_inside: bool,
-}
-
-impl Span {
-    fn all(peers: &[Peer]) -> Self {
-        Self { start: 0, end: peers.len(), total: peers.len(), is_inside: true }
-    }
-
-    /// Those of `zone` among `peers`, which are sorted by zone; all of them, if there is none.
-    fn of_zone(peers: &[Peer], zone: &str) -> Self {
-        let start = peers.partition_point(|peer| *peer.zone < *zone);
-        let end = start + peers[start..].partition_point(|peer| *peer.zone == *zone);
-        if start == end { Self::all(peers) } else { Self { start, end, ..Self::all(peers) } }
-    }
-
-    fn others(self) -> Self {
-        Self { is_inside: !self.is_inside, ..self }
-    }
-
-    fn len(self) -> usize {
-        let inside = self.end - self.start;
-        if self.is_inside { inside } else { self.total - inside }
-    }
-
-    fn nth(self, place: usize) -> usize {
-        match (self.is_inside, place < self.start) {
-            (true, _) => self.start + place,
-            (false, true) => place,
-            (false, false) => place + self.end - self.start,
-        }
-    }
 }

@@ -1,20 +1,13 @@
 //! The links of a node: dialled when they are wanted, accepted when peers dial, one used for each peer. Beside it a
 //! thread may have a link of its own to a peer ([`OwnLinks`]), which the peer only serves.
 
+mod callers;
 mod own;
 mod served;
+mod unanswered;
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
-    pin::pin,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, Side};
 use tokio::{
@@ -23,9 +16,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+pub(crate) use callers::Callers;
 pub(crate) use own::{OwnLinks, Setup};
 
-use self::served::Served;
+use self::{served::Served, unanswered::unanswered};
 use crate::{
     NodeId,
     identity::{Admitted, DenyList, Identity, Refusal, admit, told},
@@ -39,11 +33,6 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 const KEPT_MESSAGES: usize = 16;
 /// How long a link that lost against its twin stays, so that requests sent before the other side knew are answered.
 const TWIN_GRACE: Duration = Duration::from_secs(5);
-/// A peer is asked for a sign of life this long after its last one ...
-const WATCH_PAUSE: Duration = Duration::from_secs(1);
-/// ... and the link is lost when none comes within this time. QUIC alone takes what is still heard of a peer for a
-/// sign that the peer hears too.
-const WATCH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What happens to links.
 #[derive(Clone, Debug)]
@@ -54,29 +43,6 @@ pub(crate) enum Change {
     Lost(NodeId, Arc<str>),
     /// The same, and one of the two sides wanted it so.
     Closed(NodeId),
-}
-
-/// The links that calls may use, read by any thread without a lock.
-#[derive(Clone, Default)]
-pub(crate) struct Callers(Arc<ArcSwap<BTreeMap<NodeId, Caller>>>);
-
-impl Callers {
-    /// The peers to which there are links.
-    pub(crate) fn nodes(&self) -> Vec<NodeId> {
-        self.0.load().keys().copied().collect()
-    }
-
-    /// The link to `node`, if there is one.
-    pub(crate) fn get(&self, node: NodeId) -> Option<Caller> {
-        self.0.load().get(&node).cloned()
-    }
-
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<NodeId, Caller>)) {
-        // Only the thread of the mesh changes it.
-        let mut callers = BTreeMap::clone(&self.0.load());
-        change(&mut callers);
-        self.0.store(Arc::new(callers));
-    }
 }
 
 /// All links of a node, owned by the thread of the mesh.
@@ -277,7 +243,7 @@ impl<H: Handler> Links<H> {
     pub(crate) async fn settle(&self, last_answers: Duration, last_words: Duration) {
         let _ = timeout(last_answers, self.work.ended()).await;
         let mut pings = JoinSet::new();
-        let callers: Vec<_> = self.callers.0.load().values().cloned().collect();
+        let callers: Vec<_> = self.callers.all();
         for caller in callers {
             // A link that fails has nothing to be waited for.
             pings.spawn(async move { drop(rpc::ping(&caller).await) });
@@ -315,18 +281,5 @@ fn is_goodbye(connection: &Connection) -> bool {
         Some(ConnectionError::ApplicationClosed(close)) => close.error_code == GOODBYE,
         Some(ConnectionError::LocallyClosed) => true,
         _ => false,
-    }
-}
-
-/// Waits until the peer does not answer any more, and says so.
-async fn unanswered(caller: &Caller) -> Arc<str> {
-    let acknowledged = || caller.connection().stats().frame_rx.acks;
-    loop {
-        sleep(WATCH_PAUSE).await;
-        let before = acknowledged();
-        // A busy peer may be late to answer, and yet has the packet.
-        if timeout(WATCH_PATIENCE, rpc::ping(caller)).await.is_err() && acknowledged() == before {
-            return format!("no answer within {} s", WATCH_PATIENCE.as_secs()).into();
-        }
     }
 }

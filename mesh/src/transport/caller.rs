@@ -7,14 +7,13 @@ use std::sync::{
 
 use bytes::{Bytes, BytesMut};
 use quinn::Connection;
-use rustc_hash::FxHashMap;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use tokio::{sync::oneshot, task::JoinSet};
 
 use super::{
     CANCEL, LARGE_BYTES,
-    envelope::{self, Failure, Message},
+    calls::{CallError, Calls, Pending, Response, Sent},
+    envelope::{self, Message},
     frame::{self, Frame, Limits},
     items::Items,
     outbox::Outbox,
@@ -40,54 +39,6 @@ struct Inner {
     /// The last id that was given to a request.
     numbered: AtomicU64,
     limits: Limits,
-}
-
-#[derive(Default)]
-struct Calls {
-    pending: FxHashMap<u64, Pending>,
-    /// Why no more are taken.
-    lost: Option<Arc<str>>,
-}
-
-struct Pending {
-    answer: oneshot::Sender<Result<Response, CallError>>,
-    sent: Sent,
-}
-
-/// How to tell whether a request left this node.
-enum Sent {
-    /// When this outbox has handed over more bytes than stand before the request.
-    From { outbox: Arc<Outbox>, offset: u64 },
-    /// It may have.
-    Maybe,
-}
-
-/// A successful answer.
-#[derive(Debug)]
-pub enum Response {
-    /// All of it.
-    Value {
-        /// The result, as JSON.
-        result: Box<RawValue>,
-        /// The bytes beside it.
-        body: Bytes,
-    },
-    /// One item after the other.
-    Stream(Items),
-}
-
-/// Why a request has no successful answer.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum CallError {
-    /// It did not leave this node.
-    #[error("the request was not sent: {0}")]
-    NotSent(Arc<str>),
-    /// It may have left this node; whether the peer acted on it is unknown.
-    #[error("the link was lost before the answer came: {0}")]
-    Lost(Arc<str>),
-    /// The peer answered with an error.
-    #[error("{0}")]
-    Failed(Failure),
 }
 
 impl Caller {
@@ -252,14 +203,7 @@ impl Inner {
             std::mem::take(&mut calls.pending)
         };
         self.streams.iter().for_each(|outbox| outbox.close());
-        for Pending { answer, sent } in pending.into_values() {
-            let error = match sent {
-                Sent::From { outbox, offset } if offset >= outbox.taken() => CallError::NotSent(Arc::clone(reason)),
-                _ => CallError::Lost(Arc::clone(reason)),
-            };
-            // Its caller may have gone.
-            let _ = answer.send(Err(error));
-        }
+        pending.into_values().for_each(|call| call.lose(reason));
     }
 
     /// Opens one of the shared streams, writes its requests and reads its answers.
@@ -324,26 +268,6 @@ impl Inner {
             let _ = pending.answer.send(answer);
         }
         Ok(())
-    }
-}
-
-impl Calls {
-    fn check(&self) -> Result<(), CallError> {
-        if self.lost.is_some() { Err(self.refused()) } else { Ok(()) }
-    }
-
-    /// What a call gets that was not sent because the link ends.
-    fn refused(&self) -> CallError {
-        CallError::NotSent(self.reason())
-    }
-
-    /// What a call gets whose answer nobody can give any more.
-    fn forgotten(&self) -> CallError {
-        CallError::Lost(self.reason())
-    }
-
-    fn reason(&self) -> Arc<str> {
-        self.lost.clone().unwrap_or_else(|| "the link has ended".into())
     }
 }
 

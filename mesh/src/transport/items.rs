@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::{
     INVALID_REQUEST, ITEM,
-    caller::CallError,
+    calls::CallError,
     envelope::{Failure, Message},
     reader::Reader,
 };

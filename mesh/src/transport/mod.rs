@@ -11,6 +11,7 @@ pub mod frame;
 pub mod quic;
 
 mod caller;
+mod calls;
 mod congestion;
 mod envelope;
 mod items;
@@ -23,7 +24,8 @@ mod work;
 use quinn::{Connection, VarInt};
 use serde::{Deserialize, Serialize};
 
-pub use caller::{CallError, Caller, Response};
+pub use caller::Caller;
+pub use calls::{CallError, Response};
 pub(crate) use envelope::Message;
 pub use envelope::{Failure, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND};
 pub use items::{Item, Items};

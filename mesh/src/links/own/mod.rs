@@ -4,6 +4,7 @@
 //! Membership and the watch of a peer work on the link of the node. An own link is used only while that one is up, ends
 //! with it, and is never waited for: where there is none, calls go over the link of the node.
 
+mod failure;
 mod lent;
 mod rest;
 
@@ -18,17 +19,18 @@ use std::{
 };
 
 use fnmesh_invoke::Invocation;
-use quinn::{ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, TransportErrorCode};
+use quinn::{ClientConfig, ConnectError, Connection, Endpoint, EndpointConfig};
 use tokio::{task::JoinSet, time::timeout};
 
 use self::{
+    failure::Failure,
     lent::{Lent, Usage},
     rest::Rest,
 };
-use super::{DIAL_TIMEOUT, is_goodbye, unanswered};
+use super::{DIAL_TIMEOUT, is_goodbye, unanswered::unanswered};
 use crate::{
     Handle, NodeId,
-    identity::{Admitted, admit, told},
+    identity::{Admitted, admit},
     rpc::{self, Answered, PeerError},
     transport::{Caller, GOODBYE, frame::Limits, quic},
 };
@@ -37,8 +39,6 @@ use crate::{
 const IDLE_AFTER: Duration = Duration::from_secs(60);
 /// How many a thread has at most.
 const MOST: usize = 64;
-/// TLS: the peer knows no protocol that it was offered.
-const NO_APPLICATION_PROTOCOL: u8 = 120;
 
 /// How threads dial.
 #[derive(Clone)]
@@ -98,13 +98,6 @@ enum End {
     Idle,
     /// It was lost on its own.
     Lost(Failure),
-}
-
-/// Why there is no link.
-struct Failure {
-    reason: String,
-    /// The peer does not know such links.
-    is_unknown: bool,
 }
 
 impl OwnLinks {
@@ -296,20 +289,6 @@ impl Inner {
 impl Ready {
     fn is_beside(&self, shared: &Caller) -> bool {
         self.beside == id(shared) && self.caller.connection().close_reason().is_none()
-    }
-}
-
-impl Failure {
-    fn of(error: &ConnectionError) -> Self {
-        let unknown = TransportErrorCode::crypto(NO_APPLICATION_PROTOCOL);
-        let is_unknown = matches!(error, ConnectionError::ConnectionClosed(close) if close.error_code == unknown);
-        Self { reason: told(error).unwrap_or_else(|| error.to_string()), is_unknown }
-    }
-}
-
-impl From<String> for Failure {
-    fn from(reason: String) -> Self {
-        Self { reason, is_unknown: false }
     }
 }
 

@@ -1,29 +1,21 @@
-//! The node's control socket, `DATA/control.sock`: what only the node's own user may ask for.
-//!
-//! One request a connection, a line of JSON each way: `{"key": ..., "method": ..., "params": {...}}`, answered by
-//! `{"result": ...}` or `{"error": "..."}`. What takes a while says how it goes on in lines before that one,
-//! `{"step": "..."}`. The key is the content of `DATA/control.key`: workers run as the node's
-//! user and may connect to any socket of its, but Landlock keeps them from reading its files.
+//! The side of the node.
 
 use std::{
     fs,
     io::{self, Write as _},
-    num::NonZeroU32,
     os::unix::{
         self,
         fs::{OpenOptionsExt as _, PermissionsExt as _},
     },
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use fnmesh_mesh::{
     Handle, Member, NodeId,
-    deployments::Replicas,
     identity::{Token, TokenId, TokenOptions, TokenState, TokenStatus},
 };
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -33,95 +25,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::{Answer, PATIENCE, Request, Signed, key_path, path};
 use crate::hosting::{Command, Order, Reply};
 
 /// Where requests go that the control thread carries out.
-pub(crate) type Commands = mpsc::UnboundedSender<Command>;
+type Commands = mpsc::UnboundedSender<Command>;
 
-/// How long a request may take to be sent, and to be carried out where nothing else bounds it.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest request.
 const MAX_BYTES: u64 = 64 * 1024;
-
-/// What can be asked for.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "method", content = "params")]
-pub(crate) enum Request {
-    /// A new join token; answered by its id, its text and the address to join by.
-    #[serde(rename = "token.create")]
-    CreateToken {
-        /// How long it is valid.
-        expires_in_s: u64,
-        /// How many nodes may join with it; any number if left out.
-        uses: Option<NonZeroU32>,
-        /// Whether they can admit others.
-        shares_authority: bool,
-    },
-    /// The join tokens of this node.
-    #[serde(rename = "token.list")]
-    ListTokens,
-    /// The node with this id or name is no longer of the mesh; answered by its id.
-    #[serde(rename = "nodes.remove")]
-    RemoveNode {
-        /// Which one.
-        node: String,
-    },
-    /// The mesh is to serve the app in this directory; answered by its version and who serves it.
-    #[serde(rename = "deploy")]
-    Deploy {
-        /// Absolute.
-        directory: PathBuf,
-        /// In place of the app's own.
-        name: Option<String>,
-        /// As before if left out.
-        replicas: Option<Replicas>,
-    },
-    /// A deployed app is not to be served any more; answered by its last version.
-    #[serde(rename = "remove")]
-    Remove {
-        /// Its name.
-        app: String,
-    },
-    /// A node is to give its calls to others, or to take them again; answered by the apps it serves nevertheless.
-    #[serde(rename = "drain")]
-    Drain {
-        /// Its id or name; the node itself if left out.
-        node: Option<String>,
-        /// Whether to drain.
-        on: bool,
-    },
-    /// No more joins with this one; answered by whether it is known.
-    #[serde(rename = "token.revoke")]
-    RevokeToken {
-        /// Which one.
-        id: String,
-    },
-}
-
-/// A request with the proof that it comes from who can read the node's files.
-#[derive(Debug, Serialize, Deserialize)]
-struct Signed<R> {
-    key: String,
-    #[serde(flatten)]
-    request: R,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Answer {
-    Step(String),
-    Result(Value),
-    Error(String),
-}
-
-/// Where the socket of the node with this data is.
-pub(crate) fn path(data: &Path) -> PathBuf {
-    data.join("control.sock")
-}
-
-fn key_path(data: &Path) -> PathBuf {
-    data.join("control.key")
-}
 
 /// Answers requests until the returned set is dropped. The caller is the only node that uses `data`.
 ///
@@ -306,38 +217,4 @@ fn describe(token: &TokenStatus) -> Value {
         "uses_left": token.uses_left,
         "shares_authority": token.shares_authority,
     })
-}
-
-/// Asks the node with this data; the result, or what the node or the attempt says. `tell` hears the steps.
-pub(crate) async fn ask(data: &Path, request: Request, mut tell: impl FnMut(&str)) -> Result<Value, AskError> {
-    let path = path(data);
-    let unreachable =
-        |error: io::Error| AskError::Unreachable(format!("no node answers at {}: {error}", path.display()));
-    let connect = async {
-        let mut stream = UnixStream::connect(&path).await?;
-        let key = fs::read_to_string(key_path(data))?;
-        stream.write_all(format!("{}\n", json!(Signed { key, request })).as_bytes()).await?;
-        Ok(stream)
-    };
-    let stream = timeout(PATIENCE, connect).await.unwrap_or_else(|late| Err(late.into())).map_err(unreachable)?;
-    let mut lines = BufReader::new(stream).lines();
-    // The node bounds what it does.
-    while let Some(line) = lines.next_line().await.map_err(unreachable)? {
-        match serde_json::from_str(&line) {
-            Ok(Answer::Step(step)) => tell(&step),
-            Ok(Answer::Result(result)) => return Ok(result),
-            Ok(Answer::Error(error)) => return Err(AskError::Refused(error)),
-            Err(error) => return Err(AskError::Refused(format!("the answer cannot be read: {error}"))),
-        }
-    }
-    Err(AskError::Refused("the node ended before it answered".to_owned()))
-}
-
-/// Why a request has no result.
-#[derive(Debug)]
-pub(crate) enum AskError {
-    /// Nobody listens.
-    Unreachable(String),
-    /// The node said no.
-    Refused(String),
 }

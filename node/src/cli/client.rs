@@ -9,6 +9,8 @@ use http::{
 use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use tokio::{net::TcpStream, time};
 
 use super::Stop;
@@ -25,6 +27,25 @@ pub(super) fn block_on(command: impl Future<Output = Result<u8, Stop>>) -> Resul
         .build()
         .map_err(|error| Stop::failed(format!("no runtime: {error}")))?
         .block_on(command)
+}
+
+/// What a node lists.
+#[derive(Debug)]
+pub(super) struct List {
+    /// As it was sent.
+    pub(super) json: Box<RawValue>,
+    /// What is said of one that cannot be read.
+    complaint: String,
+}
+
+impl List {
+    /// What is listed.
+    ///
+    /// # Errors
+    /// A failed [`Stop`] when it is something else.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<Vec<T>, Stop> {
+        serde_json::from_str(self.json.get()).map_err(|error| Stop::failed(format!("{}: {error}", self.complaint)))
+    }
 }
 
 /// A node somewhere, by its URL.
@@ -102,6 +123,19 @@ impl Client {
         time::timeout(CONTROL_TIMEOUT, exchange)
             .await
             .map_err(|_| Stop::unreachable(format!("{} did not answer within {CONTROL_TIMEOUT:?}", self.url)))?
+    }
+
+    /// The list at a control endpoint; `what` says of what.
+    ///
+    /// # Errors
+    /// As [`Client::control`]; a failed [`Stop`] when the answer is not JSON.
+    pub(super) async fn list(&self, path: &str, what: &str) -> Result<List, Stop> {
+        let body = self.control(path).await?;
+        let complaint = format!("{}{path} answers no list of {what}", self.url);
+        match serde_json::from_slice(&body) {
+            Ok(json) => Ok(List { json, complaint }),
+            Err(error) => Err(Stop::failed(format!("{complaint}: {error}"))),
+        }
     }
 
     async fn connect(&self) -> Result<TcpStream, Stop> {

@@ -7,7 +7,6 @@ use std::{
 
 use bytesize::ByteSize;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::{
     FAILED, OK, Stop,
@@ -83,16 +82,13 @@ pub(super) async fn remove(options: Rm) -> Result<u8, Stop> {
 }
 
 pub(super) async fn deployments(options: Deployments) -> Result<u8, Stop> {
-    let client = Client::new(&options.target.node)?;
-    let body = client.control("/_/deployments").await?;
-    let unreadable =
-        |error| Stop::failed(format!("{}/_/deployments answers no list of deployments: {error}", client.url()));
-    if options.json {
-        let json: &RawValue = serde_json::from_slice(&body).map_err(unreadable)?;
-        terminal::print(&format!("{json}\n"));
+    let client = Client::new(&options.query.target.node)?;
+    let list = client.list("/_/deployments", "deployments").await?;
+    if options.query.json {
+        terminal::print(&format!("{}\n", list.json));
         return Ok(OK);
     }
-    let deployments: Vec<Deployment> = serde_json::from_slice(&body).map_err(unreadable)?;
+    let deployments = list.read::<Deployment>()?;
     if deployments.is_empty() {
         terminal::print("nothing is deployed; `fnmesh deploy DIR` deploys an app\n");
     } else {

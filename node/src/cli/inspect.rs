@@ -11,9 +11,9 @@ use super::{
 use crate::terminal::{self, DIM, ERROR, HEADING, NAME};
 
 pub(super) async fn inspect(options: Inspect) -> Result<u8, Stop> {
-    let client = Client::new(&options.target.node)?;
+    let client = Client::new(&options.query.target.node)?;
     let listing = Listing::fetch(&client).await?;
-    let text = if options.json {
+    let text = if options.query.json {
         format!("{}\n", json(&listing, options.name.as_deref())?)
     } else {
         describe(&listing, options.name.as_deref(), client.url())?

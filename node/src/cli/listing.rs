@@ -127,14 +127,10 @@ impl Listing {
     /// Asks the node.
     ///
     /// # Errors
-    /// As [`Client::control`]; a failed [`Stop`] when the answer is not a list of apps.
+    /// As [`Client::list`]; a failed [`Stop`] when the answer is not a list of apps.
     pub(super) async fn fetch(client: &Client) -> Result<Self, Stop> {
-        let body = client.control("/_/apps").await?;
-        let unreadable = |error| Stop::failed(format!("{}/_/apps answers no list of apps: {error}", client.url()));
-        Ok(Self {
-            apps: serde_json::from_slice(&body).map_err(unreadable)?,
-            json: serde_json::from_slice(&body).map_err(unreadable)?,
-        })
+        let list = client.list("/_/apps", "apps").await?;
+        Ok(Self { apps: list.read()?, json: list.json })
     }
 }
 

@@ -10,9 +10,9 @@ use crate::{
 };
 
 pub(super) async fn ls(options: Ls) -> Result<u8, Stop> {
-    let client = Client::new(&options.target.node)?;
+    let client = Client::new(&options.query.target.node)?;
     let listing = Listing::fetch(&client).await?;
-    if options.json {
+    if options.query.json {
         terminal::print(&format!("{}\n", listing.json));
     } else if listing.apps.is_empty() {
         terminal::print(&format!("{} serves no app; start it with `fnmesh serve DIR`\n", client.url()));

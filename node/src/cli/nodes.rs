@@ -1,5 +1,4 @@
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::{
     OK, Stop,
@@ -32,17 +31,14 @@ pub(super) async fn nodes(options: Nodes) -> Result<u8, Stop> {
     if let Some(NodesCommand::Rm(options)) = options.command {
         return remove(options).await;
     }
-    let client = Client::new(&options.target.node)?;
-    let body = client.control("/_/nodes").await?;
-    let unreadable = |error| Stop::failed(format!("{}/_/nodes answers no list of nodes: {error}", client.url()));
-    if options.json {
-        let json: &RawValue = serde_json::from_slice(&body).map_err(unreadable)?;
-        terminal::print(&format!("{json}\n"));
+    let client = Client::new(&options.query.target.node)?;
+    let list = client.list("/_/nodes", "nodes").await?;
+    if options.query.json {
+        terminal::print(&format!("{}\n", list.json));
         return Ok(OK);
     }
-    let nodes: Vec<Node> = serde_json::from_slice(&body).map_err(unreadable)?;
     let header = ["NODE", "NAME", "ZONE", "MESH ADDRESS", "HTTP", "APPS", "STATE"];
-    terminal::print(&table::render(&header, nodes.into_iter().map(row).collect()));
+    terminal::print(&table::render(&header, list.read()?.into_iter().map(row).collect()));
     Ok(OK)
 }
 

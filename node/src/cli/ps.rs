@@ -16,14 +16,14 @@ use crate::{
 };
 
 pub(super) async fn ps(options: Ps) -> Result<u8, Stop> {
-    let client = Client::new(&options.target.node)?;
+    let client = Client::new(&options.query.target.node)?;
     let listing = Listing::fetch(&client).await?;
     let wanted = |app: &str| options.app.as_deref().is_none_or(|name| name == app);
     let apps: Vec<_> = listing.apps.iter().filter(|app| wanted(&app.name)).collect();
     if let (Some(name), true) = (&options.app, apps.is_empty()) {
         return Err(Stop::failed(format!("{} has no app {name:?}; `fnmesh ls` lists what it has", client.url())));
     }
-    if options.json {
+    if options.query.json {
         terminal::print(&format!("{}\n", json(&listing, wanted)?));
     } else if apps.iter().all(|app| app.pools.is_empty()) {
         terminal::print(&format!("{} has no instance; `fnmesh ls` says which apps it has\n", client.url()));

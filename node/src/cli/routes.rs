@@ -19,21 +19,20 @@ struct Route {
 }
 
 pub(super) async fn routes(options: Routes) -> Result<u8, Stop> {
-    let client = Client::new(&options.target.node)?;
-    let body = client.control("/_/routes").await?;
-    let unreadable = |error| Stop::failed(format!("{}/_/routes answers no list of routes: {error}", client.url()));
+    let client = Client::new(&options.query.target.node)?;
+    let list = client.list("/_/routes", "routes").await?;
     let wanted = |app: &str| options.app.as_deref().is_none_or(|name| name == app);
-    let all: Vec<Value> = serde_json::from_slice(&body).map_err(unreadable)?;
-    let found: Vec<_> = all.into_iter().filter(|route| route["app"].as_str().is_some_and(wanted)).collect();
+    let mut found: Vec<Value> = list.read()?;
+    found.retain(|route| route["app"].as_str().is_some_and(wanted));
     if let (Some(name), true) = (&options.app, found.is_empty()) {
         return Err(Stop::failed(format!("no node in reach of {} serves an app {name:?}", client.url())));
     }
-    let found = Value::Array(found);
-    if options.json {
-        terminal::print(&format!("{found}\n"));
+    if options.query.json {
+        terminal::print(&format!("{}\n", Value::Array(found)));
         return Ok(OK);
     }
-    let routes: Vec<Route> = serde_json::from_value(found).map_err(unreadable)?;
+    let mut routes: Vec<Route> = list.read()?;
+    routes.retain(|route| wanted(&route.app));
     let rows = match options.app {
         Some(_) => routes.iter().flat_map(functions).collect(),
         None => routes.iter().map(|route| row(format!("{}/", route.app), route)).collect(),

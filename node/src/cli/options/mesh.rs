@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Subcommand};
 use fnmesh_mesh::deployments::Replicas;
 
-use super::Target;
+use super::Query;
 
 /// List the nodes of the mesh, or remove one.
 #[derive(Debug, Args)]
@@ -14,10 +14,7 @@ pub(in crate::cli) struct Nodes {
     #[command(subcommand)]
     pub(in crate::cli) command: Option<NodesCommand>,
     #[command(flatten)]
-    pub(in crate::cli) target: Target,
-    /// Print the node's JSON
-    #[arg(long)]
-    pub(in crate::cli) json: bool,
+    pub(in crate::cli) query: Query,
 }
 
 #[derive(Debug, Subcommand)]
@@ -52,10 +49,7 @@ pub(in crate::cli) struct Routes {
     #[arg(value_name = "APP")]
     pub(in crate::cli) app: Option<String>,
     #[command(flatten)]
-    pub(in crate::cli) target: Target,
-    /// Print the node's JSON
-    #[arg(long)]
-    pub(in crate::cli) json: bool,
+    pub(in crate::cli) query: Query,
 }
 
 /// Deploy an app to the mesh.
@@ -110,10 +104,7 @@ pub(in crate::cli) struct Rm {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Deployments {
     #[command(flatten)]
-    pub(in crate::cli) target: Target,
-    /// Print the node's JSON
-    #[arg(long)]
-    pub(in crate::cli) json: bool,
+    pub(in crate::cli) query: Query,
 }
 
 /// Let a node give all its calls to others.

@@ -76,6 +76,16 @@ pub(super) struct Target {
     pub(super) node: String,
 }
 
+/// What all commands are asked that show what a node knows.
+#[derive(Debug, Args)]
+pub(super) struct Query {
+    #[command(flatten)]
+    pub(super) target: Target,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 /// Call a function of a running node.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -122,10 +132,7 @@ pub(super) struct Call {
 #[derive(Debug, Args)]
 pub(super) struct Ls {
     #[command(flatten)]
-    pub(super) target: Target,
-    /// Print the node's JSON
-    #[arg(long)]
-    pub(super) json: bool,
+    pub(super) query: Query,
 }
 
 /// List the instances of a running node.
@@ -143,10 +150,7 @@ pub(super) struct Ps {
     #[arg(value_name = "APP")]
     pub(super) app: Option<String>,
     #[command(flatten)]
-    pub(super) target: Target,
-    /// Print a JSON array with an object for each pool
-    #[arg(long)]
-    pub(super) json: bool,
+    pub(super) query: Query,
 }
 
 /// Show all that is known of apps and functions of a running node.
@@ -161,10 +165,7 @@ pub(super) struct Inspect {
     #[arg(value_name = "APP[/FUNCTION]")]
     pub(super) name: Option<String>,
     #[command(flatten)]
-    pub(super) target: Target,
-    /// Print the node's JSON
-    #[arg(long)]
-    pub(super) json: bool,
+    pub(super) query: Query,
 }
 
 /// Print the version.

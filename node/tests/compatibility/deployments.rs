@@ -17,11 +17,7 @@ fn mixed(present: usize) -> Cluster {
     for _ in 1..present {
         cluster.join_of(&Program::present(), &[]);
     }
-    let count = cluster.nodes.len();
-    wait_until(
-        || cluster.nodes.iter().all(|node| node.get("/_/nodes").as_array().unwrap().len() == count),
-        || format!("{count} nodes everywhere"),
-    );
+    (0..cluster.nodes.len()).for_each(|index| cluster.wait_for_nodes(index));
     cluster
 }
 

@@ -30,7 +30,7 @@ fn upgrade_of_all_nodes_loses_no_call() {
     let mut fleet = Fleet::of([&previous; 3]);
     fleet.check();
     let calls: Vec<_> = calls().into_iter().filter(|call| !call.is_large()).collect();
-    let urls: Vec<_> = fleet.cluster.nodes.iter().map(|node| node.url.clone()).collect();
+    let urls = fleet.cluster.urls();
     // Who calls a node holds its lock for reading; who restarts it, for writing.
     let open = [(); 3].map(RwLock::new);
     let call = |caller: usize, turn: usize| {

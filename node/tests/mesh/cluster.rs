@@ -167,6 +167,18 @@ impl Cluster {
         self.ask(0, &[&["token", command], options].concat())
     }
 
+    /// Where the nodes' functions are called.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.url.clone()).collect()
+    }
+
+    /// Waits until node `index` knows all nodes.
+    pub(crate) fn wait_for_nodes(&self, index: usize) {
+        let (node, count) = (&self.nodes[index], self.nodes.len());
+        let known = || node.get("/_/nodes").as_array().unwrap().len();
+        wait_until(|| known() == count, || format!("{count} nodes at node {index}: {}", node.stderr()));
+    }
+
     /// Waits until node `index` knows `count` nodes that serve `app`.
     pub(crate) fn wait_for_routes(&self, index: usize, app: &str, count: usize) {
         let routes = || self.nodes[index].get("/_/routes");

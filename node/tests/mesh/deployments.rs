@@ -19,15 +19,8 @@ fn empty(nodes: usize) -> Cluster {
     for _ in 1..nodes {
         cluster.join(&[]);
     }
-    wait_until(
-        || cluster.nodes.iter().all(|node| node.get("/_/nodes").as_array().unwrap().len() == nodes),
-        || format!("{nodes} nodes everywhere"),
-    );
+    (0..nodes).for_each(|index| cluster.wait_for_nodes(index));
     cluster
-}
-
-fn urls(cluster: &Cluster) -> Vec<String> {
-    cluster.nodes.iter().map(|node| node.url.clone()).collect()
 }
 
 fn call(cluster: &Cluster, index: usize, function: &str, body: &str) -> (u16, String) {
@@ -54,7 +47,7 @@ fn deployed_app_is_called_on_every_node_and_versions_follow_each_other() {
     assert_eq!((&unchanged["changed"], &unchanged["replicas"]), (&json!(false), &json!("2")));
 
     apps.write("shop/more.py", "def more() -> str: return 'more'\n");
-    let second = under_load(&urls(&cluster), || cluster.deploy(0, &apps.path("shop"), &["--replicas", "all"]));
+    let second = under_load(&cluster.urls(), || cluster.deploy(0, &apps.path("shop"), &["--replicas", "all"]));
     assert_eq!((&second["version"], second["nodes"].as_array().unwrap().len()), (&json!(2), 3));
     for index in 0..3 {
         assert_eq!(call(&cluster, index, "shop/more", "[]"), (200, "\"more\"".to_owned()));
@@ -111,7 +104,7 @@ fn drained_node_gives_its_calls_to_others() {
     let apps = shop();
     let cluster = empty(2);
     cluster.deploy(1, &apps.path("shop"), &[]);
-    under_load(&urls(&cluster), || {
+    under_load(&cluster.urls(), || {
         let drained = cluster.ask(0, &["drain", "n1"]);
         assert!(drained.status.success(), "{}", stderr(&drained));
         cluster.wait_for_routes(0, "shop", 1);
@@ -134,10 +127,7 @@ fn rolling_restart_of_all_nodes_loses_no_call_of_a_deployed_app() {
     under_load(&[cluster.nodes[0].url.clone()], || {
         for index in [1, 2] {
             cluster.restart(index, &[]);
-            wait_until(
-                || cluster.nodes[index].get("/_/nodes").as_array().unwrap().len() == 3,
-                || "the node is back".to_owned(),
-            );
+            cluster.wait_for_nodes(index);
         }
     });
 }

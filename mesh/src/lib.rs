@@ -38,7 +38,6 @@ pub mod placement;
 mod remote;
 mod renewal;
 mod rpc;
-mod stable;
 mod start;
 pub mod table;
 pub mod transport;

@@ -13,7 +13,7 @@ use super::{
     news::News,
     record::{Record, Stamp},
 };
-use crate::{NodeId, stable::fnv};
+use crate::NodeId;
 
 /// How many of the dead a node tries again at a time.
 const REVIVED: usize = 2;
@@ -279,4 +279,9 @@ impl Membership {
         // Should an answer never come, the next news of that record asks again.
         self.fetching.clear();
     }
+}
+
+/// FNV-1a, 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>), which is the same on all machines and in all versions.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }

@@ -15,17 +15,16 @@ mod growth;
 mod tests;
 mod view;
 
-use std::time::{Duration, Instant};
+use std::{
+    hash::BuildHasher,
+    time::{Duration, Instant},
+};
 
 use growth::Growth;
+use rustc_hash::FxBuildHasher;
 pub use view::{View, has_room, load, sum};
 
-use crate::{
-    NodeId,
-    deployments::Replicas,
-    membership::Load,
-    stable::{fnv, mix},
-};
+use crate::{NodeId, deployments::Replicas, membership::Load};
 
 /// When apps move.
 #[derive(Clone, Debug, PartialEq)]
@@ -200,8 +199,7 @@ pub fn first(app: &str, nodes: impl IntoIterator<Item = NodeId>, count: usize) -
     nodes
 }
 
-/// The place of `node` in the order of `app`, the same for all who look.
+/// The place of `node` in the order of `app`.
 fn rank(app: &str, node: NodeId) -> u64 {
-    let node = u128::from_be_bytes(node.to_bytes());
-    mix(mix(fnv(app.as_bytes()) ^ (node >> 64) as u64) ^ node as u64)
+    FxBuildHasher.hash_one((app, node.to_bytes()))
 }

@@ -122,7 +122,7 @@ impl Bundles {
         let part = self.part(&content.bundle);
         let mut hasher = blake3::Hasher::new();
         let file = File::open(&part)?;
-        hasher.update_reader((&file).take(content.bundle_bytes + 1))?;
+        hasher.update_reader((&file).take(content.bundle_bytes.saturating_add(1)))?;
         if *hasher.finalize().as_bytes() != content.bundle {
             fs::remove_file(&part)?;
             return Ok(false);

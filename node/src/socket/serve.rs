@@ -33,6 +33,8 @@ type Commands = mpsc::UnboundedSender<Command>;
 
 /// The longest request.
 const MAX_BYTES: u64 = 64 * 1024;
+/// How many are answered at a time: workers, which run as the node's user, could use up its descriptors here.
+const MAX_REQUESTS: usize = 64;
 
 /// Answers requests until the returned set is dropped. The caller is the only node that uses `data`.
 ///
@@ -54,6 +56,9 @@ pub(crate) fn serve(data: &Path, mesh: Handle, commands: Commands) -> io::Result
         let mut requests = JoinSet::new();
         loop {
             while requests.try_join_next().is_some() {}
+            if requests.len() >= MAX_REQUESTS {
+                requests.join_next().await;
+            }
             match listener.accept().await {
                 Ok((stream, _)) => {
                     drop(requests.spawn(answer(stream, mesh.clone(), commands.clone(), Arc::clone(&key))));

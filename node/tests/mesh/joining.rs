@@ -1,6 +1,8 @@
 use std::{
-    io::Read as _,
+    io::{Read as _, Write as _},
+    iter,
     net::UdpSocket,
+    os::unix::net::UnixStream,
     path::Path,
     time::{Duration, Instant},
 };
@@ -189,4 +191,21 @@ fn functions_cannot_use_the_control_socket() {
             assert!(status == 500 && !answer.contains("KEY"), "{file}: {status} {answer}");
         }
     }
+}
+
+#[test]
+fn connections_to_the_control_socket_are_bounded() {
+    let cluster = Cluster::new(&[]);
+    let connect = || UnixStream::connect(cluster.data(0).join("control.sock")).unwrap();
+    let idle: Vec<_> = iter::repeat_with(connect).take(64).collect();
+    let mut asks = connect();
+    asks.write_all(b"{}\n").unwrap();
+    asks.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let early = asks.read(&mut [0]);
+    assert!(early.is_err(), "it was read though 64 others have not asked yet: {early:?}");
+    drop(idle);
+    asks.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = String::new();
+    asks.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("key"), "{answer}");
 }

@@ -1,16 +1,19 @@
 //! Does what membership decides: carries its messages, fetches records, keeps links to members and the routing table.
 
+mod doubt;
+mod tell;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -22,14 +25,13 @@ use tokio::{
 };
 
 use crate::{
-    NodeId, address,
+    NodeId,
     deployments::{Cause, Deployment, Deployments},
-    identity::{DenyList, Identity, join::PeerAddress},
+    identity::{DenyList, Identity},
     known,
     links::{Change, Links},
     membership::{Action, Event, Membership, Record},
-    renewal,
-    rpc::{self, PeerError, PeerHandler},
+    rpc::{self, PeerHandler},
     table::RoutingTable,
 };
 
@@ -39,22 +41,6 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 const FIRST_REDIAL: Duration = Duration::from_millis(100);
 /// ... up to this.
 const LAST_REDIAL: Duration = Duration::from_secs(2);
-/// How often it is seen whether the certificate is to be renewed; it has ten days left then.
-const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
-/// How often it is seen whether the machine still has the address that peers were told.
-const ADDRESS_CHECK: Duration = Duration::from_secs(1);
-/// How long a node that is said to be dead has to answer, beside some round trips ...
-const SIGN_OF_LIFE: Duration = Duration::from_millis(200);
-/// ... of which a loss takes a few ...
-const SIGN_OF_LIFE_ROUND_TRIPS: u32 = 8;
-/// ... and at most.
-const LAST_SIGN_OF_LIFE: Duration = Duration::from_millis(500);
-/// How long one that answers has to tell the mesh so.
-const OBJECTION: Duration = Duration::from_secs(1);
-/// Why the links to it are closed.
-const DEAD: &str = "this node is taken for dead";
-/// New members are written down together with those that come within this time.
-const KEEP_AFTER: Duration = Duration::from_secs(1);
 
 /// What the driver is told.
 pub(crate) enum Input {
@@ -212,7 +198,7 @@ impl<L: Invoke + Clone> Driver<L> {
             }
         }
         if self.is_keeping {
-            keep(&self.directory, &known::of(&self.membership.borrow()));
+            upkeep::write(&self.directory, &known::of(&self.membership.borrow()));
         }
         has_left
     }
@@ -270,51 +256,6 @@ impl<L: Invoke + Clone> Driver<L> {
         self.view.changed.send_replace(());
     }
 
-    /// Notes whether a peer takes part in deployments, which may change with each link to it.
-    fn note_deploys(&mut self, node: NodeId, deploys: bool) {
-        if self.is_gone(node) {
-            return;
-        }
-        let has_changed = if deploys { self.unknowing.remove(&node) } else { self.unknowing.insert(node) };
-        if has_changed {
-            if !deploys {
-                tracing::info!(target: "fnmesh::mesh", peer = %node, "peer is of a version without deployments");
-            }
-            self.follow([node]);
-        }
-    }
-
-    /// Sees whether a node that membership takes for dead answers this one: a part of the mesh that was cut off takes
-    /// the others for dead, and says so when it is back. Such a node says at once that it lives; until then its routes
-    /// and the calls on its link stay.
-    fn doubt(&mut self, node: NodeId, doubted: &mut Vec<NodeId>) {
-        let Some(caller) = self.links.callers().get(node) else { return self.bury(node) };
-        doubted.push(node);
-        let inputs = self.inputs.clone();
-        let round_trips = caller.connection().rtt() * SIGN_OF_LIFE_ROUND_TRIPS;
-        let patience = LAST_SIGN_OF_LIFE.min(SIGN_OF_LIFE + round_trips);
-        self.tasks.spawn_local(async move {
-            let verdict = if matches!(timeout(patience, rpc::ping(&caller)).await, Ok(Ok(()))) {
-                tracing::info!(target: "fnmesh::mesh", peer = %node, "node is said to be down, and answers");
-                sleep(OBJECTION).await;
-                Input::Objected(node)
-            } else {
-                Input::Silent(node)
-            };
-            let _ = inputs.send(verdict);
-        });
-    }
-
-    /// Ends the links to a node that is dead, unless it has come back while it was asked.
-    fn bury(&mut self, node: NodeId) {
-        if self.membership.borrow().member(node).is_none() {
-            tracing::warn!(target: "fnmesh::mesh", peer = %node, "node is down");
-            self.links.close(node, DEAD);
-            self.forget_gone(node);
-        }
-        self.follow([node]);
-    }
-
     fn fetch(&mut self, of: NodeId, from: NodeId, address: SocketAddr) {
         let (links, inputs) = (Rc::clone(&self.links), self.inputs.clone());
         self.tasks.spawn_local(async move {
@@ -349,17 +290,6 @@ impl<L: Invoke + Clone> Driver<L> {
         self.redial_later(node);
     }
 
-    /// Keeps nothing of a node that is gone; if it comes back it is told what is deployed, and answers anew.
-    fn forget_gone(&mut self, node: NodeId) {
-        if self.is_gone(node) {
-            self.unknowing.remove(&node);
-        }
-    }
-
-    fn is_gone(&self, node: NodeId) -> bool {
-        self.membership.borrow().member(node).is_none() && self.links.callers().get(node).is_none()
-    }
-
     fn redial_later(&mut self, node: NodeId) {
         let after = self.redial.get(&node).map_or(FIRST_REDIAL, |last| (*last * 2).min(LAST_REDIAL));
         self.redial.insert(node, after);
@@ -372,111 +302,6 @@ impl<L: Invoke + Clone> Driver<L> {
             sleep(after).await;
             let _ = inputs.send(input);
         });
-    }
-
-    /// Cuts nodes off, and tells the others.
-    fn exclude(&mut self, nodes: &[NodeId]) {
-        for node in nodes {
-            tracing::warn!(target: "fnmesh::mesh", peer = %node, "node is removed from the mesh");
-            self.links.exclude(*node);
-        }
-        for node in self.links.callers().nodes() {
-            self.tell_denied(node);
-        }
-    }
-
-    /// Tells a peer which nodes are removed.
-    fn tell_denied(&mut self, node: NodeId) {
-        let denied = self.denied.snapshot();
-        if denied.iter().next().is_none() {
-            return;
-        }
-        if let Some(caller) = self.links.callers().get(node) {
-            self.tasks.spawn_local(async move {
-                // It is told again with the next link.
-                if let Ok(Err(PeerError::Failed(error))) = timeout(FETCH_TIMEOUT, rpc::deny(&caller, &denied)).await {
-                    tracing::warn!(target: "fnmesh::mesh", peer = %node, %error, "peer does not take removals over");
-                }
-            });
-        }
-    }
-
-    /// Tells peers what is deployed; `heard` is dropped once all have heard.
-    fn spread(&mut self, cause: Cause, heard: Option<mpsc::Sender<()>>) {
-        let peers = self.links.callers().nodes();
-        let (told, records) = cause.spread(&self.deployments.snapshot(), peers, &mut fastrand::Rng::new());
-        for peer in told {
-            self.tell_deployed(peer, Arc::clone(&records), heard.clone());
-        }
-    }
-
-    /// Tells a peer what is deployed, and goes on trying as long as there is a link; `heard` is dropped then. The answer
-    /// tells whether it knows of deployments at all.
-    fn tell_deployed(&mut self, node: NodeId, records: Arc<[Arc<Deployment>]>, heard: Option<mpsc::Sender<()>>) {
-        let (callers, inputs) = (self.links.callers().clone(), self.inputs.clone());
-        self.tasks.spawn_local(async move {
-            let _heard = heard;
-            while let Some(caller) = callers.get(node) {
-                match timeout(FETCH_TIMEOUT, rpc::announce(&caller, &records)).await {
-                    Ok(Ok(deploys)) => {
-                        let _ = inputs.send(Input::Deploys(node, deploys));
-                        return;
-                    }
-                    Ok(Err(PeerError::Failed(error))) => {
-                        tracing::warn!(target: "fnmesh::mesh", peer = %node, %error, "peer does not take deployments over");
-                        return;
-                    }
-                    // It is told everything with the next link, if this one is gone.
-                    Ok(Err(PeerError::NotSent(_) | PeerError::Lost(_))) | Err(_) => sleep(LAST_REDIAL).await,
-                }
-            }
-        });
-    }
-
-    /// Gets a new certificate if it is time, or if somebody asks, and looks again in an hour.
-    fn renew(&mut self, asked: Option<oneshot::Sender<Result<(), String>>>) {
-        if asked.is_none() {
-            self.later(RENEWAL_CHECK, Input::Renew(None));
-            if !self.identity.needs_renewal(SystemTime::now()) {
-                return;
-            }
-        }
-        let (identity, callers) = (self.identity.clone(), self.links.callers().clone());
-        self.tasks.spawn_local(async move {
-            let renewed = renewal::renew(&identity, &callers).await;
-            if let Err(reason) = &renewed {
-                let expires_in = identity.expires().duration_since(SystemTime::now()).unwrap_or_default();
-                tracing::error!(target: "fnmesh::mesh", %reason, ?expires_in, "the certificate is not renewed");
-            }
-            if let Some(asked) = asked {
-                let _ = asked.send(renewed);
-            }
-        });
-    }
-
-    /// Tells the members if this node is reached at another address than before.
-    fn check_address(&mut self) {
-        self.later(ADDRESS_CHECK, Input::CheckAddress);
-        let moved = {
-            let membership = self.membership.borrow();
-            address::moved(membership.identity().address, membership.members().map(|member| member.address))
-        };
-        if let Some(address) = moved {
-            tracing::warn!(target: "fnmesh::mesh", %address, "this node is reached at another address from now on");
-            self.handle(Event::Moved(address));
-        }
-    }
-
-    fn keep_soon(&mut self) {
-        if !std::mem::replace(&mut self.is_keeping, true) {
-            self.later(KEEP_AFTER, Input::Keep);
-        }
-    }
-
-    fn keep(&mut self) {
-        self.is_keeping = false;
-        let (directory, members) = (self.directory.clone(), known::of(&self.membership.borrow()));
-        self.tasks.spawn_blocking(move || keep(&directory, &members));
     }
 
     fn members(&self) -> Vec<Member> {
@@ -492,11 +317,5 @@ impl<L: Invoke + Clone> Driver<L> {
             is_self: member.node == own.node,
         })
         .collect()
-    }
-}
-
-fn keep(directory: &Path, members: &[PeerAddress]) {
-    if let Err(error) = known::write(directory, members) {
-        tracing::error!(target: "fnmesh::mesh", %error, "cannot keep the list of members");
     }
 }

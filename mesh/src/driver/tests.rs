@@ -1,6 +1,9 @@
-use std::net::Ipv4Addr;
+#[path = "../../tests/support/nothing.rs"]
+mod nothing;
 
-use fnmesh_invoke::{AppStatus, Error, Function, Invocation, Reply};
+use std::{net::Ipv4Addr, path::Path, time::SystemTime};
+
+use nothing::Nothing;
 use tokio::task::LocalSet;
 
 use super::*;
@@ -10,23 +13,6 @@ use crate::{
 };
 
 const PEER: NodeId = NodeId::from_bytes([7; 16]);
-
-#[derive(Clone)]
-struct Nothing;
-
-impl Invoke for Nothing {
-    async fn resolve(&self, app: &str, name: &str) -> Result<Arc<Function>, Error> {
-        Err(Error::UnknownFunction { function: format!("{app}/{name}"), nearest: Vec::new() })
-    }
-
-    async fn call(&self, _: Invocation) -> Result<Reply, Error> {
-        Err(Error::internal("nothing is served here"))
-    }
-
-    fn apps(&self) -> Vec<AppStatus> {
-        Vec::new()
-    }
-}
 
 /// The driver of a node without links.
 fn driver(directory: &Path) -> Driver<Nothing> {

@@ -1,36 +1,22 @@
 //! Whole nodes of a mesh in this process, without functions.
 
+#[path = "nothing.rs"]
+mod nothing;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     rc::Rc,
-    sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use fnmesh_invoke::{AppStatus, Error, Function, Invocation, Invoke, Reply};
 use fnmesh_mesh::{
     Config, Join, Mesh, identity::TokenOptions, membership, membership::Profile, transport::quic::Congestion,
 };
+use nothing::Nothing;
 
 const SUSPICION: Duration = Duration::from_secs(120);
-
-struct Nothing;
-
-impl Invoke for Nothing {
-    async fn resolve(&self, app: &str, name: &str) -> Result<Arc<Function>, Error> {
-        Err(Error::UnknownFunction { function: format!("{app}/{name}"), nearest: Vec::new() })
-    }
-
-    async fn call(&self, _: Invocation) -> Result<Reply, Error> {
-        Err(Error::internal("nothing is served here"))
-    }
-
-    fn apps(&self) -> Vec<AppStatus> {
-        Vec::new()
-    }
-}
 
 pub(crate) fn start(directory: &Path, name: &str, join: Option<Join>) -> Mesh {
     let config = Config {

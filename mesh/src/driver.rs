@@ -19,7 +19,7 @@ use std::{
 use arc_swap::ArcSwap;
 use fnmesh_invoke::Invoke;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -46,6 +46,8 @@ const LAST_REDIAL: Duration = Duration::from_secs(2);
 pub(crate) enum Input {
     /// Something for membership.
     Event(Event),
+    /// A message of membership, and its place among those that may wait.
+    Heard(Event, OwnedSemaphorePermit),
     /// Something about a link.
     Link(Change),
     /// A member is to be dialled again.
@@ -159,6 +161,10 @@ impl<L: Invoke + Clone> Driver<L> {
             while self.tasks.try_join_next().is_some() {}
             match input {
                 Input::Event(event) => self.handle(event),
+                Input::Heard(event, place) => {
+                    drop(place);
+                    self.handle(event);
+                }
                 Input::Link(Change::Up(node)) => {
                     self.redial.remove(&node);
                     self.handle(Event::LinkBack(node));

@@ -34,6 +34,9 @@ mod known;
 mod links;
 pub mod membership;
 mod mesh;
+#[cfg(test)]
+#[path = "../tests/support/nothing.rs"]
+mod nothing;
 pub mod placement;
 mod remote;
 mod renewal;

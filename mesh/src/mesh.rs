@@ -13,7 +13,7 @@ use std::{
 use fnmesh_invoke::Invoke;
 use quinn::Endpoint;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::{JoinSet, LocalSet},
     time::timeout,
 };
@@ -28,7 +28,7 @@ use crate::{
     known,
     links::{Links, Setup},
     membership::{self, Event, Membership, Profile},
-    rpc::{PeerHandler, Service},
+    rpc::{PeerHandler, Service, WAITING_ASKS},
     start::{LAST_ANSWERS, LAST_WORDS, Opened, open},
     table::RoutingTable,
     transport::{self, quic},
@@ -42,6 +42,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const CROWD: usize = 64;
 /// ... and with so many they are refused. Peers dial again.
 const MOST_CLIENTS: usize = 1024;
+
+/// How many messages of membership may wait to be acted on.
+const WAITING_GOSSIP: usize = 1_024;
 
 /// What a peer asks of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +69,7 @@ pub enum Ask {
 #[derive(Debug)]
 pub struct Mesh {
     handle: Handle,
-    asks: Option<mpsc::UnboundedReceiver<Ask>>,
+    asks: Option<mpsc::Receiver<Ask>>,
     thread: Option<JoinHandle<()>>,
     /// Closed when the thread has ended.
     alive: watch::Receiver<()>,
@@ -122,7 +125,7 @@ impl Mesh {
     }
 
     /// What peers ask of the node from now on; `None` the second time.
-    pub fn asks(&mut self) -> Option<mpsc::UnboundedReceiver<Ask>> {
+    pub fn asks(&mut self) -> Option<mpsc::Receiver<Ask>> {
         self.asks.take()
     }
 
@@ -164,7 +167,7 @@ async fn run<L: Invoke + Clone>(
     config: Config,
     profile: Profile,
     local: impl FnOnce() -> L,
-    started: std_mpsc::Sender<Result<(Handle, mpsc::UnboundedReceiver<Ask>), StartError>>,
+    started: std_mpsc::Sender<Result<(Handle, mpsc::Receiver<Ask>), StartError>>,
 ) {
     let Opened { endpoint, identity, peers, is_founder } = match open(&config, given_up).await {
         Ok(opened) => opened,
@@ -193,7 +196,7 @@ async fn run<L: Invoke + Clone>(
 
     let mut dialler = identity.client_config();
     dialler.transport_config(quic::transport(config.congestion));
-    let (asks, asked) = mpsc::unbounded_channel();
+    let (asks, asked) = mpsc::channel(WAITING_ASKS);
     let mut calls = identity.call_config();
     calls.transport_config(quic::transport(config.congestion));
     let own_links = Setup { local: bound.ip(), dialler: calls };
@@ -206,6 +209,7 @@ async fn run<L: Invoke + Clone>(
         bundles: bundles.clone(),
         asks,
         inputs: inputs.clone(),
+        gossip: Arc::new(Semaphore::new(WAITING_GOSSIP)),
     });
     let handler = move |peer| PeerHandler { peer, service: Rc::clone(&service) };
     let tell = {

@@ -94,3 +94,16 @@ fn asks_of_a_peer_arrive() {
     let error = block_on(second.handle().ask_to_drain(from, true)).unwrap_err();
     assert!(error.contains("no link"), "{error}");
 }
+
+#[test]
+fn asks_that_wait_are_bounded() {
+    let (_directory, [mut first, second], ..) = pair();
+    let to = first.handle().node();
+    let ask = || block_on(second.handle().ask_to_drain(to, true));
+    (0..1_024).for_each(|_| ask().unwrap());
+    let error = ask().unwrap_err();
+    assert!(error.contains("1024 requests of peers wait for this node already"), "{error}");
+    first.asks().unwrap().try_recv().unwrap();
+    let error = ask().unwrap_err();
+    assert!(!error.contains("1024"), "nobody listens any more: {error}");
+}

@@ -86,7 +86,7 @@ impl Part {
     ///
     /// # Panics
     /// The second time.
-    pub(crate) fn asked(&mut self) -> (mpsc::UnboundedReceiver<Command>, mpsc::UnboundedReceiver<Ask>) {
+    pub(crate) fn asked(&mut self) -> (mpsc::UnboundedReceiver<Command>, mpsc::Receiver<Ask>) {
         let both = self.commands.take().zip(self.mesh.asks());
         both.expect("asked once")
     }

@@ -1,14 +1,11 @@
-#[path = "../../tests/support/nothing.rs"]
-mod nothing;
-
 use std::{net::Ipv4Addr, path::Path, time::SystemTime};
 
-use nothing::Nothing;
 use tokio::task::LocalSet;
 
 use super::*;
 use crate::{
     membership::{self, Profile},
+    nothing::Nothing,
     transport::quic,
 };
 

@@ -6,14 +6,17 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use fnmesh_invoke::Error;
 use futures_core::Stream;
 use serde::{Deserialize, Serialize};
-use tokio::{sync::mpsc, task};
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    task,
+};
 
 use super::{ANNOUNCE, DRAIN, FETCH_BUNDLE, HOST, PeerError, fail, fault, invalid, json, params, read, value};
 use crate::{
@@ -32,6 +35,10 @@ use crate::{
 const PIECE_BYTES: usize = 256 * 1024;
 /// Pieces that are read ahead of the network.
 const PIECES_AHEAD: usize = 4;
+/// How many requests of peers to host an app or to drain may wait for the node.
+pub(crate) const WAITING_ASKS: usize = 1_024;
+/// When to ask again where more wait.
+const ASKS_PAUSE: Duration = Duration::from_secs(1);
 /// Records in one message, at some 400 bytes each well below what an envelope holds.
 const RECORDS_PER_MESSAGE: usize = 1_000;
 
@@ -163,33 +170,29 @@ pub(super) fn answer_fetch(bundles: &Bundles, request: &Request<'_>) -> LocalFut
     })
 }
 
-pub(super) fn answer_host(
-    asks: &mpsc::UnboundedSender<Ask>,
-    peer: NodeId,
-    request: &Request<'_>,
-) -> LocalFuture<Answer> {
+pub(super) fn answer_host(asks: &mpsc::Sender<Ask>, peer: NodeId, request: &Request<'_>) -> LocalFuture<Answer> {
     match params(request) {
         Ok(HostParams { app }) => pass_on(asks, Ask::Host { app, peer }),
         Err(failure) => fail(failure),
     }
 }
 
-pub(super) fn answer_drain(
-    asks: &mpsc::UnboundedSender<Ask>,
-    peer: NodeId,
-    request: &Request<'_>,
-) -> LocalFuture<Answer> {
+pub(super) fn answer_drain(asks: &mpsc::Sender<Ask>, peer: NodeId, request: &Request<'_>) -> LocalFuture<Answer> {
     match params(request) {
         Ok(DrainParams { on }) => pass_on(asks, Ask::Drain { on, peer }),
         Err(failure) => fail(failure),
     }
 }
 
-fn pass_on(asks: &mpsc::UnboundedSender<Ask>, ask: Ask) -> LocalFuture<Answer> {
-    match asks.send(ask) {
+fn pass_on(asks: &mpsc::Sender<Ask>, ask: Ask) -> LocalFuture<Answer> {
+    match asks.try_send(ask) {
         Ok(()) => Box::pin(async { value(&()) }),
+        Err(TrySendError::Full(_)) => {
+            let reason = format!("{WAITING_ASKS} requests of peers wait for this node already");
+            fail(fault::failure(&Error::Throttled { reason, retry_after: ASKS_PAUSE, rate: false }))
+        }
         // The node ends.
-        Err(_) => fail(fault::failure(&Error::Draining)),
+        Err(TrySendError::Closed(_)) => fail(fault::failure(&Error::Draining)),
     }
 }
 

@@ -6,20 +6,23 @@ mod describe;
 mod fault;
 mod invoke;
 mod members;
+#[cfg(test)]
+mod tests;
 mod trust;
 
 use std::{
     cell::RefCell,
     rc::{Rc, Weak},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use fnmesh_invoke::{Error, Invoke};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
-pub(crate) use deploy::{announce, drain, fetch_bundle, host};
+pub(crate) use deploy::{WAITING_ASKS, announce, drain, fetch_bundle, host};
 pub(crate) use describe::describe;
 pub(crate) use invoke::{Answered, invoke, read as read_invoke};
 pub(crate) use members::{record, snapshot};
@@ -78,9 +81,11 @@ pub(crate) struct Service<L> {
     pub(crate) deployments: Deployments,
     pub(crate) bundles: Bundles,
     /// Where it passes on what peers ask of the node.
-    pub(crate) asks: mpsc::UnboundedSender<Ask>,
+    pub(crate) asks: mpsc::Sender<Ask>,
     /// Where it tells what it has heard.
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
+    /// As many messages of membership may wait there.
+    pub(crate) gossip: Arc<Semaphore>,
 }
 
 /// One peer's view of a [`Service`].
@@ -115,9 +120,11 @@ impl<L: Invoke + Clone> Handler for PeerHandler<L> {
 
     fn notified(&self, notification: Request<'_>) {
         if notification.method == GOSSIP {
+            // What is lost is said again.
+            let Ok(place) = Arc::clone(&self.service.gossip).try_acquire_owned() else { return };
             let event = Event::Received { from: self.peer, bytes: notification.body };
             // The driver has gone when the node ends.
-            let _ = self.service.inputs.send(Input::Event(event));
+            let _ = self.service.inputs.send(Input::Heard(event, place));
         }
     }
 }

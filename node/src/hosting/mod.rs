@@ -162,7 +162,7 @@ impl Hosting {
     pub(crate) async fn run(
         self: Rc<Self>,
         mut commands: mpsc::UnboundedReceiver<Command>,
-        mut asks: mpsc::UnboundedReceiver<Ask>,
+        mut asks: mpsc::Receiver<Ask>,
     ) {
         let mut tasks = JoinSet::new();
         let mut changes = self.host.runtime.changes();

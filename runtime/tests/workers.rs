@@ -84,17 +84,39 @@ fn python_functions_are_found_and_called() {
     });
 }
 
+/// The scheduling policies of all threads of a process.
+fn policies(pid: u32) -> Vec<i32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stats = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")));
+    // The 41st field, counted from behind the name: proc_pid_stat(5). A thread may have ended by now.
+    let fields = stats.flatten().map(|stat| stat.rsplit(')').next()?.split_whitespace().nth(38)?.parse().ok());
+    fields.map(|policy| policy.unwrap()).collect()
+}
+
 #[test]
-fn workers_do_not_preempt_the_node() {
-    with_app(|app| async move {
-        app.deploy(&[("m.py", "def f(): return 1")]).await.unwrap();
-        for pid in app.pids() {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-            // The 41st field, counted from behind the name: proc_pid_stat(5).
-            let policy = stat.rsplit(')').next().unwrap().split_whitespace().nth(38).unwrap().to_owned();
-            assert_eq!(policy, libc::SCHED_BATCH.to_string(), "{stat}");
-        }
-    });
+fn workers_run_in_batches_while_many_calls_come() {
+    for source in [("m.py", "def f(): return 1"), ("m.js", "exports.f = () => 1;")] {
+        with_app(async move |app| {
+            app.deploy(&[source]).await.unwrap();
+            let (pid, app) = (app.pids()[0], Rc::new(app));
+            assert!(policies(pid).iter().all(|policy| *policy == libc::SCHED_OTHER), "{:?}", policies(pid));
+            let busy: Vec<_> = (0..16)
+                .map(|_| {
+                    let app = Rc::clone(&app);
+                    spawn_local(async move {
+                        loop {
+                            app.json("f", "[]").await;
+                        }
+                    })
+                })
+                .collect();
+            until("it runs in batches", || policies(pid).iter().all(|policy| *policy == libc::SCHED_BATCH)).await;
+            for callers in busy {
+                callers.abort();
+            }
+            until("it runs soon again", || policies(pid).iter().all(|policy| *policy == libc::SCHED_OTHER)).await;
+        });
+    }
 }
 
 #[test]

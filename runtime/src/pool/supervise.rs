@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     Pool,
     effort::{self, Meter},
-    plan::{Action, Effort, Event, Id, Load, Plan, Use},
+    plan::{Action, Effort, Event, Id, Load, Plan, TICK, Use},
 };
 use crate::{
     inspect::Inspected,
@@ -25,6 +25,7 @@ use crate::{
         Instance,
         life::{Report, Reports, Start, live},
     },
+    worker::turns::Turns,
 };
 
 /// How long the calls of an instance that is not needed any more may take to end: as long as any call may.
@@ -102,6 +103,32 @@ struct Owned {
     instance: Option<Arc<Instance>>,
     /// Runs while it computes.
     meter: Meter,
+    /// How its worker runs beside others.
+    turns: Turns,
+    /// The calls it had when that was looked at.
+    counted: Option<(Instant, u64)>,
+}
+
+impl Owned {
+    fn new(stop: oneshot::Sender<()>) -> Self {
+        Self { _stop: stop, instance: None, meter: Meter::default(), turns: Turns::default(), counted: None }
+    }
+
+    /// Gives its worker the turns that become the calls it gets.
+    fn give_turns(&mut self, now: Instant) {
+        let Some(instance) = &self.instance else { return };
+        let calls = instance.calls();
+        let Some((at, before)) = self.counted else { return self.counted = Some((now, calls)) };
+        let passed = now.saturating_duration_since(at);
+        if passed < TICK / 2 {
+            return;
+        }
+        self.counted = Some((now, calls));
+        let turns = self.turns.at((calls - before) as f64 / passed.as_secs_f64());
+        if std::mem::replace(&mut self.turns, turns) != turns {
+            turns.give(instance.pid());
+        }
+    }
 }
 
 impl Owner {
@@ -146,6 +173,7 @@ impl Owner {
 
     fn look(&mut self) {
         let now = Instant::now();
+        self.instances.values_mut().for_each(|owned| owned.give_turns(now));
         if now.saturating_duration_since(self.looked) >= PROCESS_LOOK {
             self.looked = now;
             self.ready().for_each(|(_, instance)| instance.note_memory());
@@ -203,7 +231,7 @@ impl Owner {
             match action {
                 Action::Start(id, at) => {
                     let (stop, stopped) = oneshot::channel();
-                    self.instances.insert(id, Owned { _stop: stop, instance: None, meter: Meter::default() });
+                    self.instances.insert(id, Owned::new(stop));
                     let reports = Reports::new(id, self.reports.clone());
                     self.tasks.spawn(live_from(at, Arc::clone(&self.start), reports, self.retire.clone(), stopped));
                 }

@@ -9,6 +9,7 @@ pub(crate) mod orphans;
 pub(crate) mod process;
 pub(crate) mod python;
 pub mod sandbox;
+pub(crate) mod turns;
 
 /// `aux` of an error frame.
 pub(crate) mod code {

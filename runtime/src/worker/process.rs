@@ -22,6 +22,7 @@ use super::{
     child::Child,
     known::Expected,
     sandbox::{Access, Entry, Sandbox, Temporary},
+    turns::Turns,
 };
 
 /// How to start a worker of one app and language.
@@ -231,7 +232,8 @@ fn prepare_child(parent: Pid, inherited: &[RawFd], entry: &Entry) -> io::Result<
     if rustix::process::getppid() != Some(parent) {
         return Err(io::Error::from_raw_os_error(libc::ECHILD));
     }
-    run_in_batches()?;
+    // Worse than that it answers later is only that it does not run.
+    let _ = Turns::default().take();
     for &fd in inherited {
         // SAFETY: the descriptor is open: `Process::start` holds it until after the fork.
         if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } == -1 {
@@ -239,17 +241,4 @@ fn prepare_child(parent: Pid, inherited: &[RawFd], entry: &Entry) -> io::Result<
         }
     }
     entry.enter()
-}
-
-/// Lets a worker that is woken wait until the thread that woke it has used up its turn or sleeps: a
-/// gateway then gathers more calls before they are run, and user code never takes a core from the node
-/// just by waking up. `docs/adr/0013-workers-run-in-batches.md` has the figures.
-fn run_in_batches() -> io::Result<()> {
-    // SAFETY: a plain value; all of its fields may be zero.
-    let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a value on this stack, which the call only reads.
-    match unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }

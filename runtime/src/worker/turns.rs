@@ -1,0 +1,120 @@
+//! How a worker takes turns with others on the cores (`docs/adr/0039-turns-by-load.md`).
+
+use std::{fs, io, time::Duration};
+
+/// From so many calls a second on a worker runs in batches, until they are half as many.
+const MANY: f64 = 2_000.0;
+/// The least turn that the kernel knows. It looks at those of ordinary processes since Linux 6.12.
+const SHORT: Duration = Duration::from_micros(100);
+/// As long as those of all others.
+const USUAL: Duration = Duration::ZERO;
+
+/// When a worker runs that has something to do, while others do as well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Turns {
+    /// Soon, and briefly: `SCHED_OTHER` with short turns. What it answers does not wait for those who compute.
+    #[default]
+    Prompt,
+    /// When whoever woke it sleeps or has used up its turn: `SCHED_BATCH`. A gateway gathers more calls before they
+    /// are run, which takes less of all cores.
+    Batched,
+}
+
+impl Turns {
+    /// Those of a worker that gets so many calls now.
+    #[must_use]
+    pub(crate) fn at(self, calls_per_second: f64) -> Self {
+        let least = match self {
+            Self::Prompt => MANY,
+            Self::Batched => MANY / 2.0,
+        };
+        if calls_per_second >= least { Self::Batched } else { Self::Prompt }
+    }
+
+    /// Has this thread take them, and what it starts. Makes direct system calls only.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn take(self) -> io::Result<()> {
+        self.set(0)
+    }
+
+    /// Has a process take them, with all its threads. It does without where the kernel refuses.
+    pub(crate) fn give(self, pid: u32) {
+        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return };
+        for thread in threads.flatten() {
+            if let Some(Ok(thread)) = thread.file_name().to_str().map(str::parse) {
+                // It may have ended by now.
+                let _ = self.set(thread);
+            }
+        }
+    }
+
+    fn set(self, thread: libc::pid_t) -> io::Result<()> {
+        // SAFETY: reads nothing of this process.
+        let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, thread.cast_unsigned()) };
+        let (policy, turn) = match self {
+            Self::Prompt => (libc::SCHED_OTHER, SHORT),
+            Self::Batched => (libc::SCHED_BATCH, USUAL),
+        };
+        let attributes = libc::sched_attr {
+            size: size_of::<libc::sched_attr>() as u32,
+            sched_policy: policy.cast_unsigned(),
+            sched_flags: 0,
+            sched_nice: nice,
+            sched_priority: 0,
+            sched_runtime: turn.as_nanos() as u64,
+            sched_deadline: 0,
+            sched_period: 0,
+        };
+        // SAFETY: the pointer is to a value on this stack, which the call only reads, and which says its size.
+        match unsafe { libc::syscall(libc::SYS_sched_setattr, thread, &raw const attributes, 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::*;
+
+    #[test]
+    fn turns_follow_the_calls_and_do_not_flap() {
+        let (prompt, batched) = (Turns::Prompt, Turns::Batched);
+        assert_eq!([0.0, 50.0, 1_999.0].map(|calls| prompt.at(calls)), [prompt; 3]);
+        assert_eq!([2_000.0, 80_000.0].map(|calls| prompt.at(calls)), [batched; 2]);
+        assert_eq!([80_000.0, 2_000.0, 1_000.0].map(|calls| batched.at(calls)), [batched; 3]);
+        assert_eq!([999.0, 0.0].map(|calls| batched.at(calls)), [prompt; 2]);
+    }
+
+    #[test]
+    fn all_threads_of_a_process_take_them_and_keep_how_nice_they_are() {
+        let (end, ended) = mpsc::channel::<()>();
+        let (say, said) = mpsc::channel();
+        let nicer = thread::spawn(move || {
+            // SAFETY: reads nothing of this process.
+            assert_eq!(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 7) }, 0);
+            say.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            let _ = ended.recv();
+        });
+        let thread = said.recv().unwrap();
+        for (turns, policy) in [(Turns::Batched, libc::SCHED_BATCH), (Turns::Prompt, libc::SCHED_OTHER)] {
+            turns.give(std::process::id());
+            // SAFETY: read nothing of this process.
+            unsafe {
+                assert_eq!([libc::sched_getscheduler(0), libc::sched_getscheduler(thread)], [policy; 2]);
+                assert_eq!(libc::getpriority(libc::PRIO_PROCESS, thread.cast_unsigned()), 7);
+            }
+        }
+        drop(end);
+        nicer.join().unwrap();
+    }
+
+    #[test]
+    fn process_that_is_gone_is_no_trouble() {
+        Turns::Batched.give(u32::MAX);
+    }
+}

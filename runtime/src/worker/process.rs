@@ -232,7 +232,7 @@ fn prepare_child(parent: Pid, inherited: &[RawFd], entry: &Entry) -> io::Result<
     if rustix::process::getppid() != Some(parent) {
         return Err(io::Error::from_raw_os_error(libc::ECHILD));
     }
-    // Worse than that it answers later is only that it does not run.
+    // Where the kernel refuses it runs as any other process.
     let _ = Turns::default().take();
     for &fd in inherited {
         // SAFETY: the descriptor is open: `Process::start` holds it until after the fork.

@@ -39,15 +39,25 @@ impl Turns {
         self.set(0)
     }
 
-    /// Has a process take them, with all its threads. It does without where the kernel refuses.
+    /// Has a process take them, with all its threads but those that asked for other scheduling. It does without where
+    /// the kernel refuses.
     pub(crate) fn give(self, pid: u32) {
         let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return };
         for thread in threads.flatten() {
-            if let Some(Ok(thread)) = thread.file_name().to_str().map(str::parse) {
+            if let Some(Ok(thread)) = thread.file_name().to_str().map(str::parse)
+                && Self::has_one(thread)
+            {
                 // It may have ended by now.
                 let _ = self.set(thread);
             }
         }
+    }
+
+    /// Whether a thread is scheduled as one of these.
+    fn has_one(thread: libc::pid_t) -> bool {
+        // SAFETY: reads nothing of this process. Not every C library has a function for it.
+        let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, thread) };
+        [libc::SCHED_OTHER, libc::SCHED_BATCH].map(libc::c_long::from).contains(&policy)
     }
 
     fn set(self, thread: libc::pid_t) -> io::Result<()> {
@@ -90,27 +100,35 @@ mod tests {
         assert_eq!([999.0, 0.0].map(|calls| batched.at(calls)), [prompt; 2]);
     }
 
-    #[test]
-    fn all_threads_of_a_process_take_them_and_keep_how_nice_they_are() {
-        let (end, ended) = mpsc::channel::<()>();
+    /// A thread that has done something first; it ends with the sender.
+    fn thread_that(does: fn() -> libc::c_int) -> (libc::pid_t, mpsc::Sender<()>) {
+        let (end, ended) = mpsc::channel();
         let (say, said) = mpsc::channel();
-        let nicer = thread::spawn(move || {
-            // SAFETY: reads nothing of this process.
-            assert_eq!(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 7) }, 0);
+        thread::spawn(move || {
+            assert_eq!(does(), 0);
             say.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
             let _ = ended.recv();
         });
-        let thread = said.recv().unwrap();
+        (said.recv().unwrap(), end)
+    }
+
+    #[test]
+    fn all_threads_of_a_process_take_them_and_keep_what_they_asked_for() {
+        // SAFETY: reads nothing of this process.
+        let (nicer, _end) = thread_that(|| unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 7) });
+        // SAFETY: the pointer is to a value on the stack, which the call only reads.
+        let (idler, _end) = thread_that(|| unsafe {
+            libc::sched_setscheduler(0, libc::SCHED_IDLE, &libc::sched_param { sched_priority: 0 })
+        });
         for (turns, policy) in [(Turns::Batched, libc::SCHED_BATCH), (Turns::Prompt, libc::SCHED_OTHER)] {
             turns.give(std::process::id());
             // SAFETY: read nothing of this process.
             unsafe {
-                assert_eq!([libc::sched_getscheduler(0), libc::sched_getscheduler(thread)], [policy; 2]);
-                assert_eq!(libc::getpriority(libc::PRIO_PROCESS, thread.cast_unsigned()), 7);
+                let policies = [0, nicer, idler].map(|thread| libc::sched_getscheduler(thread));
+                assert_eq!(policies, [policy, policy, libc::SCHED_IDLE]);
+                assert_eq!(libc::getpriority(libc::PRIO_PROCESS, nicer.cast_unsigned()), 7);
             }
         }
-        drop(end);
-        nicer.join().unwrap();
     }
 
     #[test]

@@ -103,6 +103,8 @@ struct Owned {
     instance: Option<Arc<Instance>>,
     /// Runs while it computes.
     meter: Meter,
+    /// How much that was when it was last looked at; `None` where nobody knows.
+    cores: Option<f64>,
     /// How its worker runs beside others.
     turns: Turns,
     /// The calls it had when that was looked at.
@@ -111,10 +113,11 @@ struct Owned {
 
 impl Owned {
     fn new(stop: oneshot::Sender<()>) -> Self {
-        Self { _stop: stop, instance: None, meter: Meter::default(), turns: Turns::default(), counted: None }
+        let (meter, turns) = (Meter::default(), Turns::default());
+        Self { _stop: stop, instance: None, meter, cores: None, turns, counted: None }
     }
 
-    /// Gives its worker the turns that become the calls it gets.
+    /// Gives its worker the turns that become its load.
     fn give_turns(&mut self, now: Instant) {
         let Some(instance) = &self.instance else { return };
         let calls = instance.calls();
@@ -124,7 +127,8 @@ impl Owned {
             return;
         }
         self.counted = Some((now, calls));
-        let turns = self.turns.at((calls - before) as f64 / passed.as_secs_f64());
+        let calls_per_second = (calls - before) as f64 / passed.as_secs_f64();
+        let turns = self.turns.at(calls_per_second, self.cores.unwrap_or(0.0));
         if std::mem::replace(&mut self.turns, turns) != turns {
             turns.give(instance.pid());
         }
@@ -173,21 +177,23 @@ impl Owner {
 
     fn look(&mut self) {
         let now = Instant::now();
-        self.instances.values_mut().for_each(|owned| owned.give_turns(now));
         if now.saturating_duration_since(self.looked) >= PROCESS_LOOK {
             self.looked = now;
             self.ready().for_each(|(_, instance)| instance.note_memory());
             let effort = self.effort(now);
             self.plan.note_effort(&effort, &self.uses());
         }
+        self.instances.values_mut().for_each(|owned| owned.give_turns(now));
         self.with_load(Plan::look);
     }
 
     /// What the processes have done since the last time.
     fn effort(&mut self, now: Instant) -> Effort {
-        let ready =
-            self.instances.values_mut().filter_map(|owned| Some((owned.instance.as_ref()?.pid(), &mut owned.meter)));
-        let cores = ready.map(|(pid, meter)| meter.cores(effort::used_by(pid), now)).collect();
+        let cores = self.instances.values_mut().filter_map(|owned| {
+            owned.cores = owned.meter.cores(effort::used_by(owned.instance.as_ref()?.pid()), now);
+            Some(owned.cores)
+        });
+        let cores = cores.collect();
         let mut effort = Effort { cores, idle: None };
         // Reading it takes the longer the more cores there are.
         let idle = if effort.is_noteworthy() { effort::idle() } else { None };

@@ -4,6 +4,8 @@ use std::{fs, io, time::Duration};
 
 /// From so many calls a second on a worker runs in batches, until they are half as many.
 const MANY: f64 = 2_000.0;
+/// The same for what it computes, as a part of one core: who computes has no use for short turns.
+const MUCH: f64 = 0.2;
 /// The least turn that the kernel knows. It looks at those of ordinary processes since Linux 6.12.
 const SHORT: Duration = Duration::from_micros(100);
 /// As long as those of all others.
@@ -21,14 +23,14 @@ pub(crate) enum Turns {
 }
 
 impl Turns {
-    /// Those of a worker that gets so many calls now.
+    /// Those of a worker that gets so many calls now, and computes on so much of a core.
     #[must_use]
-    pub(crate) fn at(self, calls_per_second: f64) -> Self {
+    pub(crate) fn at(self, calls_per_second: f64, cores: f64) -> Self {
         let least = match self {
-            Self::Prompt => MANY,
-            Self::Batched => MANY / 2.0,
+            Self::Prompt => 1.0,
+            Self::Batched => 0.5,
         };
-        if calls_per_second >= least { Self::Batched } else { Self::Prompt }
+        if (calls_per_second / MANY).max(cores / MUCH) >= least { Self::Batched } else { Self::Prompt }
     }
 
     /// Has this thread take them, and what it starts. Makes direct system calls only.
@@ -92,12 +94,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turns_follow_the_calls_and_do_not_flap() {
+    fn turns_follow_the_load_and_do_not_flap() {
         let (prompt, batched) = (Turns::Prompt, Turns::Batched);
-        assert_eq!([0.0, 50.0, 1_999.0].map(|calls| prompt.at(calls)), [prompt; 3]);
-        assert_eq!([2_000.0, 80_000.0].map(|calls| prompt.at(calls)), [batched; 2]);
-        assert_eq!([80_000.0, 2_000.0, 1_000.0].map(|calls| batched.at(calls)), [batched; 3]);
-        assert_eq!([999.0, 0.0].map(|calls| batched.at(calls)), [prompt; 2]);
+        for (calls, cores) in [(0.0, 0.0), (50.0, 0.01), (1_999.0, 0.19)] {
+            assert_eq!(prompt.at(calls, cores), prompt, "{calls} {cores}");
+        }
+        for (calls, cores) in [(2_000.0, 0.0), (80_000.0, 0.3), (0.0, 0.2), (200.0, 1.0)] {
+            assert_eq!(prompt.at(calls, cores), batched, "{calls} {cores}");
+            assert_eq!(batched.at(calls / 2.0, cores / 2.0), batched, "{calls} {cores}");
+        }
+        for (calls, cores) in [(0.0, 0.0), (999.0, 0.09)] {
+            assert_eq!(batched.at(calls, cores), prompt, "{calls} {cores}");
+        }
     }
 
     /// A thread that has done something first; it ends with the sender.

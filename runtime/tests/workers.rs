@@ -93,30 +93,40 @@ fn policies(pid: u32) -> Vec<i32> {
     fields.map(|policy| policy.unwrap()).collect()
 }
 
+/// Calls `f` of `source` from so many callers until all threads of its worker run in batches, and waits until they run
+/// as others do when nobody calls any more.
+fn runs_in_batches_while_busy(source: (&'static str, &'static str), callers: usize) {
+    with_app(async move |app| {
+        app.deploy(&[source]).await.unwrap();
+        let (pid, app) = (app.pids()[0], Rc::new(app));
+        let all_have = |policy| policies(pid).iter().all(|it| *it == policy);
+        assert!(all_have(libc::SCHED_OTHER), "{:?}", policies(pid));
+        let busy = (0..callers).map(|_| {
+            let app = Rc::clone(&app);
+            spawn_local(async move {
+                loop {
+                    app.json("f", "[]").await;
+                }
+            })
+        });
+        let busy: Vec<_> = busy.collect();
+        until("it runs in batches", || all_have(libc::SCHED_BATCH)).await;
+        for caller in busy {
+            caller.abort();
+        }
+        until("it runs soon again", || all_have(libc::SCHED_OTHER)).await;
+    });
+}
+
 #[test]
 fn workers_run_in_batches_while_many_calls_come() {
-    for source in [("m.py", "def f(): return 1"), ("m.js", "exports.f = () => 1;")] {
-        with_app(async move |app| {
-            app.deploy(&[source]).await.unwrap();
-            let (pid, app) = (app.pids()[0], Rc::new(app));
-            assert!(policies(pid).iter().all(|policy| *policy == libc::SCHED_OTHER), "{:?}", policies(pid));
-            let busy: Vec<_> = (0..16)
-                .map(|_| {
-                    let app = Rc::clone(&app);
-                    spawn_local(async move {
-                        loop {
-                            app.json("f", "[]").await;
-                        }
-                    })
-                })
-                .collect();
-            until("it runs in batches", || policies(pid).iter().all(|policy| *policy == libc::SCHED_BATCH)).await;
-            for callers in busy {
-                callers.abort();
-            }
-            until("it runs soon again", || policies(pid).iter().all(|policy| *policy == libc::SCHED_OTHER)).await;
-        });
-    }
+    runs_in_batches_while_busy(("m.py", "def f(): return 1"), 16);
+    runs_in_batches_while_busy(("m.js", "exports.f = () => 1;"), 16);
+}
+
+#[test]
+fn workers_run_in_batches_while_they_compute() {
+    runs_in_batches_while_busy(("m.py", "def f(): return sum(range(1_000_000))"), 1);
 }
 
 #[test]

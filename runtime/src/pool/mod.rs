@@ -4,6 +4,7 @@
 //! with room and no queue reads two flags of it, and writes nothing.
 
 mod effort;
+mod owned;
 pub(crate) mod plan;
 pub(crate) mod queue;
 mod status;

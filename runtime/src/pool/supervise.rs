@@ -17,7 +17,8 @@ use tokio::{
 use super::{
     Pool,
     effort::{self, Meter},
-    plan::{Action, Effort, Event, Id, Load, Plan, TICK, Use},
+    owned::Owned,
+    plan::{Action, Effort, Event, Id, Load, Plan, Use},
 };
 use crate::{
     inspect::Inspected,
@@ -25,7 +26,6 @@ use crate::{
         Instance,
         life::{Report, Reports, Start, live},
     },
-    worker::turns::Turns,
 };
 
 /// How long the calls of an instance that is not needed any more may take to end: as long as any call may.
@@ -95,46 +95,6 @@ struct Owner {
     idle: Meter,
 }
 
-/// An instance that is part of the pool.
-struct Owned {
-    /// Dropped, it lets the instance finish its calls and stop.
-    _stop: oneshot::Sender<()>,
-    /// Once it is ready.
-    instance: Option<Arc<Instance>>,
-    /// Runs while it computes.
-    meter: Meter,
-    /// How much that was when it was last looked at; `None` where nobody knows.
-    cores: Option<f64>,
-    /// How its worker runs beside others.
-    turns: Turns,
-    /// The calls it had when that was looked at.
-    counted: Option<(Instant, u64)>,
-}
-
-impl Owned {
-    fn new(stop: oneshot::Sender<()>) -> Self {
-        let (meter, turns) = (Meter::default(), Turns::default());
-        Self { _stop: stop, instance: None, meter, cores: None, turns, counted: None }
-    }
-
-    /// Gives its worker the turns that become its load.
-    fn give_turns(&mut self, now: Instant) {
-        let Some(instance) = &self.instance else { return };
-        let calls = instance.calls();
-        let Some((at, before)) = self.counted else { return self.counted = Some((now, calls)) };
-        let passed = now.saturating_duration_since(at);
-        if passed < TICK / 2 {
-            return;
-        }
-        self.counted = Some((now, calls));
-        let calls_per_second = (calls - before) as f64 / passed.as_secs_f64();
-        let turns = self.turns.at(calls_per_second, self.cores.unwrap_or(0.0));
-        if std::mem::replace(&mut self.turns, turns) != turns {
-            turns.give(instance.pid());
-        }
-    }
-}
-
 impl Owner {
     fn pool(&self) -> &Pool {
         &self.start.pool
@@ -148,7 +108,7 @@ impl Owner {
                 self.first.take().map(|first| first.send(Ok(inspected)));
                 instance.note_memory();
                 if let Some(owned) = self.instances.get_mut(&id) {
-                    owned.instance = Some(instance);
+                    owned.note_ready(instance);
                 }
                 Event::Ready(id)
             }
@@ -189,11 +149,7 @@ impl Owner {
 
     /// What the processes have done since the last time.
     fn effort(&mut self, now: Instant) -> Effort {
-        let cores = self.instances.values_mut().filter_map(|owned| {
-            owned.cores = owned.meter.cores(effort::used_by(owned.instance.as_ref()?.pid()), now);
-            Some(owned.cores)
-        });
-        let cores = cores.collect();
+        let cores = self.instances.values_mut().filter_map(|owned| owned.measure(now)).collect();
         let mut effort = Effort { cores, idle: None };
         // Reading it takes the longer the more cores there are.
         let idle = if effort.is_noteworthy() { effort::idle() } else { None };
@@ -202,7 +158,7 @@ impl Owner {
     }
 
     fn ready(&self) -> impl Iterator<Item = (Id, &Arc<Instance>)> {
-        self.instances.iter().filter_map(|(id, owned)| Some((*id, owned.instance.as_ref()?)))
+        self.instances.iter().filter_map(|(id, owned)| Some((*id, owned.instance()?)))
     }
 
     fn with_load(&mut self, step: impl FnOnce(&mut Plan, &Load<'_>, Instant) -> Vec<Action>) {
@@ -258,6 +214,7 @@ impl Owner {
             self.pool().asleep.store(true, SeqCst);
             let calls: u64 = self.ready().map(|(_, instance)| instance.calls()).sum();
             if calls == self.plan.calls() && self.ready().all(|(_, instance)| instance.in_flight() == 0) {
+                self.instances.values_mut().for_each(Owned::rest);
                 return next;
             }
             self.pool().asleep.store(false, SeqCst);

@@ -47,7 +47,9 @@ class Call {
       this.fail(error);
     }
     running = null;
-    target.slow = Date.now() - began >= SLOW_MS;
+    const took = Date.now() - began;
+    channel.spent += took;
+    target.slow = took >= SLOW_MS;
     if (target.slow) channel.flush();
   }
 

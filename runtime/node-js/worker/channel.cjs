@@ -3,13 +3,18 @@
 
 const fs = require('node:fs');
 const net = require('node:net');
-const { Format, HEADER_BYTES, MAX_FRAME_BYTES } = require('./frame.cjs');
+const { setImmediate } = require('node:timers');
+const { Format, HEADER_BYTES, Kind, MAX_FRAME_BYTES } = require('./frame.cjs');
 
 const BUFFER_BYTES = 64 * 1024;
 /** Strings up to this length are written by a loop, which beats the call into C++. */
 const SHORT = 64;
 /** Streams wait while more than this is queued for the node. */
 const CONGESTED_BYTES = 1024 * 1024;
+/** Frames wait for the next turn when calls have taken this long, by a clock of whole ms. */
+const TURN_MS = 2;
+/** Nothing is read while more than this waits for a turn: each turn may copy and scan all of it. */
+const AHEAD_BYTES = 256 * 1024;
 
 class Channel {
   /** `receive(channel, bytes, at, end)` gets each whole frame; `bytes` is only valid during that call. */
@@ -27,6 +32,14 @@ class Channel {
     this.carry = null;
     this.carried = 0;
 
+    /** Frames for the next turn. A `carry` comes after them, so there is none meanwhile. */
+    this.ahead = [];
+    this.aheadBytes = 0;
+    /** In a turn that was put off: where the last `cancel` of an id lies in its bytes. */
+    this.cancels = null;
+    /** What the calls of this turn took, in ms. They tell, because they look at the clock anyway. */
+    this.spent = 0;
+
     const input = Buffer.allocUnsafeSlow(BUFFER_BYTES);
     const callback = (count) => this.feed(input, count);
     this.socket = new net.Socket({ fd, readable: true, writable: true, onread: { buffer: input, callback } });
@@ -35,21 +48,66 @@ class Channel {
     this.socket.on('drain', () => this.drained());
   }
 
+  /** Takes what was read; false if nothing more should be read for now. */
   feed(bytes, count) {
+    if (this.ahead.length > 0) {
+      this.putOff(Buffer.from(bytes.subarray(0, count)));
+      return this.aheadBytes <= AHEAD_BYTES;
+    }
+    const at = this.handle(bytes, count);
+    if (at < count) {
+      this.putOff(Buffer.from(bytes.subarray(at, count)));
+      // The sockets are read between the first and the second.
+      setImmediate(() => setImmediate(() => this.turn()));
+    }
+    return true;
+  }
+
+  /** Handles frames until calls have taken a turn's time; returns where those begin that are left. */
+  handle(bytes, count) {
     this.receiving = true;
+    this.spent = 0;
     let at = this.carried > 0 ? this.finishCarry(bytes, count) : 0;
+    let turnOver = false;
     while (count - at >= 4) {
       const total = frameLength(bytes, at);
       if (count - at < total) break;
+      turnOver = this.spent >= TURN_MS;
+      if (turnOver) break;
       this.receive(this, bytes, at, at + total);
       at += total;
     }
-    if (at < count) this.startCarry(bytes, at, count);
+    if (at < count && !turnOver) {
+      this.startCarry(bytes, at, count);
+      at = count;
+    }
     this.receiving = false;
     // Promises settled by this batch run right after it: one write takes their answers along.
     if (this.calls.size > 0) this.flushAfterMicrotasks();
     else this.flush();
-    return true;
+    return at;
+  }
+
+  putOff(bytes) {
+    this.ahead.push(bytes);
+    this.aheadBytes += bytes.length;
+  }
+
+  /** Goes on with frames that were put off, so that a `cancel` was read meanwhile, and other channels had their turn. */
+  turn() {
+    if (this.socket.destroyed) return;
+    const bytes = this.ahead.length === 1 ? this.ahead[0] : Buffer.concat(this.ahead);
+    const paused = this.aheadBytes > AHEAD_BYTES;
+    this.ahead = [];
+    this.aheadBytes = 0;
+    this.cancels = cancelsIn(bytes);
+    const at = this.handle(bytes, bytes.length);
+    this.cancels = null;
+    if (at < bytes.length) {
+      this.putOff(bytes.subarray(at));
+      setImmediate(() => this.turn());
+    }
+    if (paused && this.aheadBytes <= AHEAD_BYTES) this.socket.resume();
   }
 
   startCarry(bytes, at, count) {
@@ -211,6 +269,15 @@ function frameLength(bytes, at) {
   const total = readU32(bytes, at) + 4;
   if (total < HEADER_BYTES || total > MAX_FRAME_BYTES) unreadable(`a frame of ${total} bytes`);
   return total;
+}
+
+/** The place of the last `cancel` for each id, null if there is none. */
+function cancelsIn(bytes) {
+  let cancels = null;
+  for (let at = 0; bytes.length - at >= HEADER_BYTES; at += frameLength(bytes, at)) {
+    if (bytes[at + 4] === Kind.CANCEL) (cancels ??= new Map()).set(readU32(bytes, at + 8), at);
+  }
+  return cancels;
 }
 
 /** Ends the worker: nothing after an unreadable frame can be trusted. */

@@ -21,6 +21,7 @@ function receive(channel, bytes, at, end) {
   const id = readU32(bytes, at + 8);
   switch (bytes[at + 4]) {
     case Kind.INVOKE:
+      if (channel.cancels !== null && cancelledAhead(channel, id, bytes, at)) break;
       invoke(channel, id, bytes, at, end);
       break;
     case Kind.CANCEL:
@@ -37,6 +38,14 @@ function receive(channel, bytes, at, end) {
     default:
       unreadable(`a frame of kind ${bytes[at + 4]} on this channel`);
   }
+}
+
+/** Answers an `invoke` whose `cancel` has come already; one that lies before it was for an earlier call. */
+function cancelledAhead(channel, id, bytes, at) {
+  const cancelAt = channel.cancels.get(id);
+  if (cancelAt === undefined || cancelAt < at) return false;
+  new Call(channel, id, undefined, bytes, at).cancel(bytes[cancelAt + 6]);
+  return true;
 }
 
 function invoke(channel, id, bytes, at, end) {

@@ -33,6 +33,8 @@ class Load:
     drain: float = 1.0
     # Each of them takes a core at most.
     threads: int = 1
+    # Milliseconds between two looks; all times are so much too long. 0: it wakes for each call and each answer.
+    grain: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def run(request: wrk.Request, load: Load) -> Run:
     """Loads the server."""
     command = [str(servers.binary("fnmesh-openloop")), request.url, "--rate", str(load.rate)]
     command += ["--seconds", str(load.seconds), "--warm-up", str(load.warm_up), "--drain", str(load.drain)]
-    command += ["--connections", str(load.connections), "--threads", str(load.threads)]
+    command += ["--connections", str(load.connections), "--threads", str(load.threads), "--grain", str(load.grain)]
     if request.body is not None:
         command += ["--body", request.body]
     limit = load.warm_up + load.seconds + load.drain + 60

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -24,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) connections: usize,
     /// From when a call is sent until it is given up.
     pub(crate) timeout: Duration,
+    /// To sleep whatever is due or has come; zero to wake for each call and each answer.
+    pub(crate) grain: Duration,
     /// Calls due before this moment warm up and are not counted.
     pub(crate) counted_from: Instant,
     /// When the last call is due.
@@ -126,6 +129,10 @@ impl Generator<'_> {
 
     /// Sleeps until something is to be read or done; to the microsecond, which `epoll_wait` cannot on older kernels.
     fn wait(&self, now: Instant, end: Instant) -> io::Result<()> {
+        if !self.plan.grain.is_zero() {
+            thread::sleep(self.plan.grain);
+            return Ok(());
+        }
         let due = self.schedule.next_due().filter(|_| !self.idle.is_empty()).unwrap_or(end);
         let time = due.min(self.next_sweep).min(end).saturating_duration_since(now);
         let time = Timespec { tv_sec: time.as_secs() as _, tv_nsec: time.subsec_nanos() as _ };

@@ -49,6 +49,9 @@ struct Options {
     /// Threads, each of which takes a core at most
     #[arg(long, default_value = "1")]
     threads: NonZeroUsize,
+    /// Milliseconds to sleep whatever is due or has come: times are so much too long, and the server has more of the cores
+    #[arg(long, default_value_t = 0.0)]
+    grain: f64,
     /// Body of a POST with JSON; without it, a GET is sent
     #[arg(long)]
     body: Option<String>,
@@ -76,6 +79,7 @@ fn check(options: &Options) -> anyhow::Result<()> {
     ] {
         ensure!((least..=86_400.0).contains(&seconds), "{name} is {seconds}; it must be {least} to 86400 seconds");
     }
+    ensure!((0.0..=100.0).contains(&options.grain), "--grain is {}; it must be 0 to 100 milliseconds", options.grain);
     ensure!(options.threads <= options.connections, "there are more --threads than --connections");
     Ok(())
 }
@@ -117,6 +121,7 @@ fn load(options: &Options, to: SocketAddr, request: &[u8]) -> anyhow::Result<Tal
         request: request.to_vec(),
         connections: share(options.connections.get(), threads, thread),
         timeout: seconds(options.timeout),
+        grain: seconds(options.grain / 1e3),
         counted_from,
         over: start + length,
         drain: seconds(options.drain),

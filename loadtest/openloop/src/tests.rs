@@ -101,6 +101,13 @@ fn a_pause_of_the_server_is_in_the_latency_of_all_calls_due_meanwhile() {
 }
 
 #[test]
+fn a_grain_is_in_all_times() {
+    let report = report(answering(|| OK), &["--rate", "200", "--grain", "20"]);
+    assert_eq!((&report["answered"], &report["errors"]), (&100.into(), &0.into()));
+    assert!(report["service_us"]["p50"].as_u64().unwrap() >= 19_000, "{report}");
+}
+
+#[test]
 fn calls_without_an_answer_time_out() {
     let server = serve(|mut stream| while receive(&mut stream) {});
     let report = report(server, &["--rate", "20", "--timeout", "0.1", "--drain", "0.5"]);

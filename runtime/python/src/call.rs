@@ -20,7 +20,7 @@ use crate::{
     parse::{Reader, Scratch},
     reply::{Answer, Content, Reply},
     runners::{CallKey, Runner},
-    stream, task,
+    stream, task, usage,
 };
 
 /// Bodies above this are read like user code is run: others need not wait for it.
@@ -61,7 +61,7 @@ enum Progress {
     /// The thread leads unless leadership was taken from it.
     Entered,
     /// Another thread leads, since then.
-    Beside(Instant),
+    Beside { since: Instant, cpu: Duration },
 }
 
 impl Call {
@@ -128,7 +128,7 @@ pub(crate) fn serve<'py>(
     }
     let beside = call.function.is_slow() && hand_over(py, core);
     let entered = if beside {
-        workspace.progress = Progress::Beside(Instant::now());
+        workspace.progress = Progress::Beside { since: Instant::now(), cpu: usage::of_thread() };
         None
     } else {
         core.calling.store(index.into(), Ordering::Relaxed);
@@ -145,20 +145,20 @@ pub(crate) fn serve<'py>(
             core.baton.leave(py, entered)
         }
         None => {
-            judge(call.function, std::mem::take(&mut workspace.progress));
+            judge(core, call.function, std::mem::take(&mut workspace.progress));
             false
         }
     };
     answer(py, core, runner, workspace, call, result, from, leads)
 }
 
-/// Notes whether a call of a function that counts as slow was slow.
+/// Notes whether a call of a function that counts as slow was slow, and others were served meanwhile: beside one that
+/// computes they only share the interpreter.
 #[cold]
-fn judge(function: &Function, progress: Progress) {
-    match progress {
-        Progress::Beside(started) if started.elapsed() < LOOK => function.note_fast(),
-        _ => function.note_slow(),
-    }
+fn judge(core: &Core, function: &Function, progress: Progress) {
+    let Progress::Beside { since, cpu } = progress else { return };
+    let computed = || core.monitor.is_saturated() && usage::of_thread().saturating_sub(cpu) >= LOOK;
+    if since.elapsed() < LOOK || computed() { function.note_fast() } else { function.note_slow() }
 }
 
 /// After a panic of the worker: only the call fails that was being served. False if the thread leads no more.
@@ -177,7 +177,7 @@ pub(crate) fn recover(py: Python<'_>, core: &'static Core, runner: &Runner, work
             true
         }
         Progress::Entered => runner.set_entered(None).is_some_and(|entered| core.baton.leave(py, entered)),
-        Progress::Beside(_) => false,
+        Progress::Beside { .. } => false,
     };
     answer_failure(core, runner, key, &Failure::internal("the worker panicked; see its log"), leads);
     leads

@@ -13,7 +13,7 @@ use rustix::{
     net::{RecvFlags, SendFlags},
 };
 
-use crate::frame::{self, Decoded, Frame, FrameError, Header};
+use crate::frame::{self, Decoded, Frame, FrameError, Header, Kind};
 
 /// Room a channel starts with for what it reads, and goes back to after a large frame.
 const INPUT_BYTES: usize = 64 * 1024;
@@ -265,6 +265,23 @@ impl Input {
             Decoded::Frame(frame) => Ok(Some(frame)),
             Decoded::Incomplete(_) => Ok(None),
         }
+    }
+
+    /// How many bytes wait.
+    pub(crate) fn unused(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether a `cancel` frame for this call lies among what was read.
+    pub(crate) fn cancels(&self, id: u32) -> bool {
+        let mut at = self.start;
+        while let Ok(Decoded::Frame(frame)) = frame::decode(&self.bytes[at..self.end], MAX_FRAME_BYTES) {
+            if frame.header.kind == Kind::Cancel && frame.header.id == id {
+                return true;
+            }
+            at += frame.len();
+        }
+        false
     }
 
     /// Drops the first `length` bytes.

@@ -7,7 +7,7 @@ use std::{
     ptr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -46,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) tasks: Loop,
     /// Index of the function the leader is in.
     pub(crate) calling: AtomicU32,
+    /// The channel whose calls were served last.
+    pub(crate) served: AtomicUsize,
     app: OnceLock<App>,
     tracked: Mutex<HashMap<CallKey, Tracked>>,
 }
@@ -78,6 +80,7 @@ impl Core {
             runners: Runners::new(),
             tasks: Loop::default(),
             calling: AtomicU32::new(0),
+            served: AtomicUsize::new(0),
             app: OnceLock::new(),
             tracked: Mutex::default(),
         }));

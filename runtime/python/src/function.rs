@@ -6,6 +6,8 @@ use pyo3::{prelude::*, types::PyString};
 
 /// Fast calls in a row after which a slow function counts as fast again.
 const SLOW: u8 = 8;
+/// The next call tells.
+const SUSPECT: u8 = 1;
 
 /// A public function.
 pub(crate) struct Function {
@@ -50,15 +52,20 @@ impl Function {
         Self { shape, slow: AtomicU8::new(0) }
     }
 
-    /// Whether leadership should be passed on before the call.
+    /// Whether leadership should be passed on before the call that is about to begin.
     pub(crate) fn is_slow(&self) -> bool {
-        self.shape.streams || self.slow.load(Ordering::Relaxed) > 0
+        let slow = self.slow.load(Ordering::Relaxed);
+        if slow == SUSPECT {
+            // Only one call at a time tells: if they compute after all, each one more has to share the interpreter.
+            self.slow.store(0, Ordering::Relaxed);
+        }
+        self.shape.streams || slow > 0
     }
 
     /// A call was seen twice, so that leadership was taken from its thread. Perhaps the machine was busy with something
     /// else: the next call tells.
     pub(crate) fn note_suspect(&self) {
-        self.slow.fetch_max(1, Ordering::Relaxed);
+        self.slow.fetch_max(SUSPECT, Ordering::Relaxed);
     }
 
     /// A call lasted so long that others would have had to wait for it.

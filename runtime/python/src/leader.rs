@@ -2,6 +2,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::Ordering,
     time::Instant,
 };
 
@@ -13,26 +14,40 @@ use rustix::{
 
 use crate::{
     call::{self, Workspace},
+    channel::{Channel, Input},
     core::{Core, Tracked, die, quit},
+    failure::Failure,
     frame::{Header, Kind},
     package,
     runners::{CallKey, Runner},
     stop,
 };
 
+/// What is read of a channel while calls that were read before wait.
+const AHEAD_BYTES: usize = 1024 * 1024;
+
 /// Leads until leadership is passed on or taken, and the call that was the reason is answered.
 pub(crate) fn lead<'py>(py: Python<'py>, core: &'static Core, runner: &'static Runner, workspace: &mut Workspace<'py>) {
     core.baton.work(py);
+    core.monitor.follow();
     let mut round = Round::new(core);
+    // Calls may have waited for this thread.
+    // SAFETY: this thread leads, and nothing is borrowed.
+    unsafe { round.renew(core) };
+    let count = core.channels.len();
     loop {
-        for channel in 0..core.channels.len() {
+        // Leadership may change with each call: a new leader goes on where the last one was.
+        let first = core.served.load(Ordering::Relaxed) + 1;
+        for channel in (first..first + count).map(|channel| channel % count) {
+            core.served.store(channel, Ordering::Relaxed);
             if !serve(py, core, runner, workspace, channel, &mut round) {
                 return;
             }
         }
         // SAFETY: this thread leads.
         unsafe { core.flush_round() };
-        read(py, core);
+        // What was read meanwhile waits still.
+        read(py, core, !round.is_late);
         round = Round::new(core);
     }
 }
@@ -41,11 +56,32 @@ pub(crate) fn lead<'py>(py: Python<'py>, core: &'static Core, runner: &'static R
 pub(crate) struct Round {
     looks: u64,
     received: Instant,
+    /// Calls wait for others of this round: who made them may not want them any more.
+    is_late: bool,
 }
 
 impl Round {
     pub(crate) fn new(core: &Core) -> Self {
-        Self { looks: core.monitor.looks(), received: Instant::now() }
+        Self { looks: core.monitor.looks(), received: Instant::now(), is_late: false }
+    }
+
+    /// Goes on with a round that takes its time.
+    ///
+    /// # Safety
+    /// The caller owns leadership, and nothing that was read is borrowed.
+    unsafe fn renew(&mut self, core: &Core) {
+        // Answers do not wait for its end.
+        // SAFETY: by the contract above.
+        unsafe { core.flush_round() };
+        // Nor do cancellations, which lie behind other calls.
+        for channel in &core.channels {
+            // SAFETY: as above, and the reference ends with this statement.
+            let input = unsafe { channel.input() };
+            if input.open && input.unused() < AHEAD_BYTES {
+                fill(core, channel, input);
+            }
+        }
+        *self = Self { is_late: true, ..Self::new(core) };
     }
 }
 
@@ -81,16 +117,26 @@ fn serve_all<'py>(
 ) -> bool {
     let from = &core.channels[channel];
     let app = core.app().unwrap_or_else(|| die("a call before the app is loaded"));
+    // What is read meanwhile waits until the other channels have had their turn.
+    // SAFETY: this thread leads, and the reference ends with this statement.
+    let mut left = unsafe { from.input() }.unused();
     loop {
         // SAFETY: this thread leads, and the reference is not used once a call has ended that.
         let input = unsafe { from.input() };
         let frame = match input.frame() {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return true,
+            Ok(Some(frame)) if frame.len() <= left => frame,
+            Ok(_) => return true,
             Err(error) => die(&error.to_string()),
         };
+        left -= frame.len();
         if frame.header.kind == Kind::Invoke {
             let key = CallKey { channel, id: frame.header.id };
+            if round.is_late && input.cancels(key.id) {
+                let length = frame.len();
+                input.consume(length);
+                Failure::cancelled().push(core, key);
+                continue;
+            }
             if !call::serve(py, core, app, runner, workspace, from, key, frame, round.received) {
                 return false;
             }
@@ -99,11 +145,9 @@ fn serve_all<'py>(
             input.consume(length);
             control(py, core, channel, header);
         }
-        // Answers of a long round do not wait for its end.
         if core.monitor.looks() != round.looks {
-            // SAFETY: this thread leads.
-            unsafe { core.flush_round() };
-            *round = Round::new(core);
+            // SAFETY: this thread leads, and the frame is not used any more.
+            unsafe { round.renew(core) };
         }
     }
 }
@@ -156,29 +200,33 @@ fn credit(py: Python<'_>, core: &Core, key: CallKey, chunks: u16) {
     }
 }
 
-/// Reads once from each channel that has something, waiting without the GIL if none has.
-fn read(py: Python<'_>, core: &'static Core) {
+/// Reads once from each channel that has something. If none has, and it may, it waits without the GIL.
+fn read(py: Python<'_>, core: &'static Core, may_wait: bool) {
     let mut polls = Vec::with_capacity(core.channels.len());
     // SAFETY: this thread leads, and the references end with this statement.
     let open = core.channels.iter().filter(|channel| unsafe { channel.input() }.open);
     let open = open
         .inspect(|channel| polls.push(PollFd::from_borrowed_fd(channel.socket(), PollFlags::IN)))
         .collect::<Vec<_>>();
-    wait(py, core, &mut polls);
+    wait(py, core, &mut polls, may_wait);
     for (channel, _) in open.into_iter().zip(&polls).filter(|(_, poll)| !poll.revents().is_empty()) {
         // SAFETY: as above.
-        let input = unsafe { channel.input() };
-        match input.fill(channel.socket()) {
-            Ok(true) => {}
-            Ok(false) | Err(_) if std::ptr::eq(channel, &core.channels[0]) => quit(0),
-            Ok(false) | Err(_) => input.open = false,
-        }
+        fill(core, channel, unsafe { channel.input() });
     }
 }
 
-fn wait(py: Python<'_>, core: &Core, polls: &mut [PollFd<'_>]) {
+/// Reads once, without waiting.
+fn fill(core: &Core, channel: &Channel, input: &mut Input) {
+    match input.fill(channel.socket()) {
+        Ok(true) => {}
+        Ok(false) | Err(_) if std::ptr::eq(channel, &core.channels[0]) => quit(0),
+        Ok(false) | Err(_) => input.open = false,
+    }
+}
+
+fn wait(py: Python<'_>, core: &Core, polls: &mut [PollFd<'_>], may_wait: bool) {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    if poll(polls, Some(&now)).is_ok_and(|ready| ready > 0) {
+    if poll(polls, Some(&now)).is_ok_and(|ready| ready > 0) || !may_wait {
         return;
     }
     core.baton.wait(py);

@@ -44,6 +44,7 @@ mod stop;
 mod stream;
 mod task;
 mod traces;
+mod usage;
 mod writer;
 mod zygote;
 

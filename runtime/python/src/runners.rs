@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, Thread},
+    time::{Duration, Instant},
 };
 
 use pyo3::{ffi, prelude::*};
@@ -22,6 +23,10 @@ use crate::{
 
 /// As large as the main thread's usually is, so that recursion reaches equally deep in every thread.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
+
+/// A thread that waits so long for the interpreter waits for one that computes: CPython takes its lock from such a thread
+/// after 5 ms, unless the app sets another interval, while one that blocks gives it away.
+const HELD: Duration = Duration::from_millis(4);
 
 /// Mandates of a runner.
 const NOTHING: u64 = 0;
@@ -287,9 +292,9 @@ fn start(core: &'static Core, runner: &'static Runner) {
 fn run(py: Python<'_>, core: &'static Core, runner: &'static Runner) -> ! {
     let mut workspace = Workspace::default();
     loop {
-        let mandate = py.detach(|| runner.wait_for_mandate());
+        let (mandate, since) = py.detach(|| (runner.wait_for_mandate(), Instant::now()));
         runner.mandate.store(NOTHING, Ordering::Relaxed);
-        if mandate != LEAD && !core.monitor.take(py, core, Look::unpack(mandate)) {
+        if mandate != LEAD && !core.monitor.take(py, core, Look::unpack(mandate), since.elapsed() >= HELD) {
             core.runners.put_back(runner);
             continue;
         }

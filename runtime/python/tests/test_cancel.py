@@ -32,6 +32,12 @@ def blocked(gate=threading.Event()):
     gate.wait(0.3)
     return "late"
 def short(): return 1
+burnt = []
+def burn(n):
+    end = time.thread_time() + 0.01
+    while time.thread_time() < end: pass
+    burnt.append(n)
+def burnt_so_far(): return burnt
 def count(n):
     total = 0
     for i in range(n): total += i
@@ -56,6 +62,21 @@ class Cancel(WorkerTestCase):
         self.assertEqual(self.worker.value("seen")[1], ["cancelled a", "finally a"])
         self.worker.cancel(second)
         self.assertEqual(self.worker.wait(second).aux, CANCELLED)
+
+    def test_call_that_waits_for_others_is_not_begun(self):
+        worker = self.start_worker(FUNCTIONS).ready()
+        calls = [worker.invocation("burn", [n]) for n in range(20)]
+        worker.channels[1].send(*calls)
+        until(lambda: worker.channels[1]._queue(calls[0].id).qsize(), "the first call to end")
+        for call in calls[5:]:
+            worker.cancel(call.id)
+        answers = [worker.wait(call.id) for call in calls]
+        burnt = worker.value("burnt_so_far")
+        self.assertLess(len(burnt), 15)
+        for n, answer in enumerate(answers):
+            if n in burnt and answer.kind != RESULT:
+                self.assertEqual(answer.aux, CANCELLED)
+            self.assertEqual(answer.kind == RESULT, n in burnt)
 
     def test_is_no_exception_that_user_code_catches(self):
         id = self.run_until_started("polite", "p")

@@ -19,6 +19,15 @@ def burn(seconds):
     end = time.monotonic() + seconds
     while time.monotonic() < end: pass
     return seconds
+active, most = 0, 0
+def compute(seconds):
+    global active, most
+    active += 1
+    most = max(most, active)
+    end = time.thread_time() + seconds
+    while time.thread_time() < end: pass
+    active -= 1
+def most_at_once(): return most
 def big(n): return "x" * n
 def fail(): raise ValueError
 def panic(seconds=0):
@@ -100,6 +109,33 @@ class Threads(WorkerTestCase):
             self.assertEqual(worker.value("fast"), 1)
             answered += 1
         self.assertGreater(answered, 20)
+
+    def test_calls_that_compute_run_one_after_the_other(self):
+        worker = self.start_worker(FUNCTIONS).ready()
+        calls = [worker.invocation("compute", [0.005]) for _ in range(60)]
+        worker.channels[1].send(*calls)
+        for call in calls:
+            self.assertEqual(worker.wait(call.id).kind, RESULT)
+        # Each on a thread of its own they would all run at once. One that others kept from its core for long gets company.
+        self.assertLess(worker.value("most_at_once"), 10)
+
+    def test_call_that_computes_for_long_does_not_keep_others_waiting(self):
+        worker = self.start_worker(FUNCTIONS).ready()
+        burning = worker.start("burn", [1.5])
+        worker.channels[1].send(fast := worker.invocation("fast", [7]))
+        self.assertEqual(worker.wait(fast.id).value(), 7)
+        self.assertFalse(worker.channels[1]._queue(burning).qsize(), "the other call should run still")
+        worker.wait(burning)
+
+    def test_channel_full_of_calls_that_compute_does_not_hold_up_others(self):
+        worker = self.start_worker(FUNCTIONS, channels=3).ready()
+        # So long that leadership changes with each of them.
+        calls = [worker.invocation("compute", [0.04]) for _ in range(40)]
+        worker.channels[1].send(*calls)
+        self.assertEqual(worker.value("fast", [8], channel=2), 8)
+        self.assertFalse(worker.channels[1]._queue(calls[30].id).qsize(), "the other channel should not come last")
+        for call in calls:
+            worker.wait(call.id)
 
     def test_thread_state_lasts(self):
         seen = dict(self.worker.value("visits") for _ in range(50))

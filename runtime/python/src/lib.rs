@@ -2,9 +2,10 @@
 //!
 //! It speaks the worker protocol (`docs/worker-protocol.md`) on the socket pairs it inherits. Of its threads that run
 //! user code one at a time leads: it reads all channels, runs calls inline and writes their answers together
-//! (`leader`). When a call lasts, a monitor passes leadership to another thread, so that a blocking function delays
-//! others by about two milliseconds at most, the first time (`baton`, `monitor`, `runners`). Coroutines go to one event
-//! loop (`task`), generators keep a thread of their own (`stream`).
+//! (`leader`). When a call waits, a monitor passes leadership to another thread, so that a blocking function delays
+//! others by about two milliseconds at most, the first time (`baton`, `monitor`, `runners`); one that computes keeps it
+//! for 20 ms, as another thread would only share the interpreter with it. Coroutines go to one event loop (`task`),
+//! generators keep a thread of their own (`stream`).
 //!
 //! A zygote runs the same code up to where the app is loaded; its instances go on from there, each in a process of its
 //! own (`zygote`, `fork`). Until then no thread is started.

@@ -239,6 +239,7 @@ impl<L: Invoke + Clone> Driver<L> {
                 }
                 Action::Moved(node, address) => {
                     tracing::info!(target: "fnmesh::mesh", peer = %node, %address, "node has moved");
+                    self.links.follow(node, address);
                     self.keep_soon();
                 }
                 Action::Down(node) => self.doubt(node, &mut doubted),

@@ -137,19 +137,26 @@ def helped(): return helper.thread.is_alive()
     });
 }
 
-/// As OpenBLAS does it: the handlers of `pthread_atfork()` run within `fork()`.
+/// As OpenBLAS does it: the handlers of `pthread_atfork()` run within `fork()`. A thread that was waited for may still
+/// be there for a moment: this one sleeps in the destructor of a value of its own.
 #[test]
 fn threads_of_libraries_that_end_for_a_fork_do_not_prevent_it() {
     let source = r#"
 import ctypes, threading
+libc = ctypes.CDLL(None)
+last_steps = ctypes.c_uint()
+libc.pthread_key_create(ctypes.byref(last_steps), libc.usleep)
 done = threading.Event()
-thread = threading.Thread(target=done.wait, daemon=True)
+def work():
+    libc.pthread_setspecific(last_steps, ctypes.c_void_p(20_000))
+    done.wait()
+thread = threading.Thread(target=work, daemon=True)
 thread.start()
 @ctypes.CFUNCTYPE(None)
 def prepare():
     done.set()
     thread.join()
-getattr(ctypes.CDLL(None), "__register_atfork")(prepare, None, None, None)
+libc.__register_atfork(prepare, None, None, None)
 "#;
     with_app(async |app| {
         deploy(&app, source).await;

@@ -124,7 +124,23 @@ impl<H: Handler> Links<H> {
 
     /// Dials a peer, unless there is a link or an attempt already.
     pub(crate) fn dial(self: &Rc<Self>, to: NodeId, address: SocketAddr) {
-        if self.callers.get(to).is_some() || self.dialling.borrow().contains_key(&to) {
+        if self.callers.get(to).is_none() {
+            self.dial_anew(to, address);
+        }
+    }
+
+    /// Follows a peer to another address. A link that the peer has dialled comes along by itself.
+    pub(crate) fn follow(self: &Rc<Self>, peer: NodeId, address: SocketAddr) {
+        let used = self.callers.get(peer);
+        let is_left_behind = |link: &Connection| link.side() == Side::Client && link.remote_address() != address;
+        if used.is_some_and(|used| is_left_behind(used.connection())) {
+            self.dial_anew(peer, address);
+        }
+    }
+
+    /// Dials a peer whether or not there is a link, unless there is an attempt already.
+    fn dial_anew(self: &Rc<Self>, to: NodeId, address: SocketAddr) {
+        if self.dialling.borrow().contains_key(&to) {
             return;
         }
         let (end, ended) = watch::channel(());
@@ -140,7 +156,7 @@ impl<H: Handler> Links<H> {
                         kept.iter().for_each(|bytes| caller.notify(GOSSIP, &(), bytes));
                     }
                 }
-                // A link that the peer dialled meanwhile will do.
+                // There is a link, and it will do: the peer has dialled meanwhile, or can still be reached by the old one.
                 Err(_) if links.callers.get(to).is_some() => {}
                 Err(reason) => (links.tell)(Change::Lost(to, reason.into())),
             }

@@ -6,6 +6,8 @@ use std::{
     io,
     os::fd::{AsRawFd, OwnedFd},
     sync::atomic::{AtomicBool, Ordering},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use pyo3::{ffi, prelude::*};
@@ -16,6 +18,11 @@ use rustix::{
 };
 
 use crate::core::{die, quit};
+
+/// How long a thread may still be seen that has been waited for: the system wakes who waits a little before it is gone.
+const LAST_STEPS: Duration = Duration::from_millis(100);
+/// Between two looks whether it is.
+const LOOK: Duration = Duration::from_micros(200);
 
 /// The fork that is going on makes an instance, which is no fork of a worker as user code makes them.
 static MAKES_INSTANCE: AtomicBool = AtomicBool::new(false);
@@ -71,11 +78,23 @@ pub(crate) fn threads_step_aside(py: Python<'_>, threads: impl Fn() -> usize) ->
             -1 => return Err(io::Error::last_os_error()),
             child => child,
         };
-        left = threads();
+        left = settled(&threads);
         Pid::from_raw(child).into_iter().for_each(wait_for);
         Ok(child)
     });
     forked.is_ok() && left == 1
+}
+
+/// How many threads there are once those that are about to end are gone.
+fn settled(threads: impl Fn() -> usize) -> usize {
+    let end = Instant::now() + LAST_STEPS;
+    loop {
+        let left = threads();
+        if left <= 1 || Instant::now() >= end {
+            return left;
+        }
+        sleep(LOOK);
+    }
 }
 
 /// Whether the hooks that run now do so for an instance.

@@ -27,7 +27,7 @@ use self::{
     lent::{Lent, Usage},
     rest::Rest,
 };
-use super::{DIAL_TIMEOUT, is_goodbye, unanswered::unanswered};
+use super::{DIAL_TIMEOUT, TWIN_GRACE, is_goodbye, unanswered::unanswered};
 use crate::{
     Handle, NodeId,
     identity::{Admitted, admit},
@@ -52,6 +52,8 @@ pub(crate) struct Setup {
 #[derive(Clone, Copy)]
 struct Bounds {
     idle_after: Duration,
+    /// How long one that is no longer used stays without a call.
+    grace: Duration,
     most: usize,
 }
 
@@ -88,6 +90,9 @@ struct Ready {
 struct Link {
     caller: Caller,
     carried: JoinSet<Arc<str>>,
+    /// Where the peer was dialled.
+    address: SocketAddr,
+    usage: Rc<Usage>,
 }
 
 /// Why a link is over.
@@ -96,6 +101,8 @@ enum End {
     Beside,
     /// Nobody used it.
     Idle,
+    /// The peer is reached at another address.
+    Moved,
     /// It was lost on its own.
     Lost(Failure),
 }
@@ -103,7 +110,7 @@ enum End {
 impl OwnLinks {
     /// None yet.
     pub(crate) fn new(mesh: Handle) -> Self {
-        Self::bounded(mesh, Bounds { idle_after: IDLE_AFTER, most: MOST })
+        Self::bounded(mesh, Bounds { idle_after: IDLE_AFTER, grace: TWIN_GRACE, most: MOST })
     }
 
     fn bounded(mesh: Handle, bounds: Bounds) -> Self {
@@ -197,10 +204,17 @@ impl Inner {
         let end = self.watch(peer, &mut link, &mut shared).await;
         // No call takes it from here on; the task of the next one may begin while this one ends.
         match &end {
-            End::Beside | End::Idle => drop(self.peers.borrow_mut().remove(&peer)),
+            End::Beside | End::Idle | End::Moved => drop(self.peers.borrow_mut().remove(&peer)),
             End::Lost(failure) => self.rest(peer, &shared, None, failure),
         }
-        let reason = if matches!(end, End::Idle) { "no calls" } else { "the link beside it has ended" };
+        let reason = match end {
+            End::Idle => "no calls",
+            End::Moved => {
+                link.finish(self.bounds.grace).await;
+                "another link is used"
+            }
+            End::Beside | End::Lost(_) => "the link beside it has ended",
+        };
         link.caller.connection().close(GOODBYE, reason.as_bytes());
         // Ends the calls in flight.
         link.carried.join_next().await;
@@ -208,9 +222,8 @@ impl Inner {
 
     /// Waits until a link is over, which calls may use meanwhile.
     async fn watch(&self, peer: NodeId, link: &mut Link, shared: &mut Caller) -> End {
-        let usage = Rc::<Usage>::default();
         loop {
-            let ready = Ready { caller: link.caller.clone(), beside: id(shared), usage: Rc::clone(&usage) };
+            let ready = Ready { caller: link.caller.clone(), beside: id(shared), usage: Rc::clone(&link.usage) };
             self.peers.borrow_mut().insert(peer, State::Ready(ready));
             tokio::select! {
                 biased;
@@ -223,9 +236,26 @@ impl Inner {
                     return End::Lost(reason.into());
                 }
                 reason = unanswered(&link.caller) => return End::Lost(reason.to_string().into()),
-                () = usage.idle(self.bounds.idle_after) => return End::Idle,
+                () = self.moved(peer, link.address) => return End::Moved,
+                () = link.usage.idle(self.bounds.idle_after) => return End::Idle,
             }
         }
+    }
+
+    /// Waits until the peer is reached at another address. What is sent to the old one may be lost, which the link
+    /// itself would notice seconds later.
+    async fn moved(&self, peer: NodeId, from: SocketAddr) {
+        let mut news = self.mesh.member_changes();
+        while self.address(peer).is_none_or(|now| now == from) {
+            if news.changed().await.is_err() {
+                // The mesh ends, and with it the link beside this one.
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    fn address(&self, peer: NodeId) -> Option<SocketAddr> {
+        self.mesh.members().iter().find(|member| member.node == peer).map(|member| member.address)
     }
 
     /// The link that the node uses instead of one that has ended, if the peer is still alive behind it: one of twins
@@ -237,8 +267,7 @@ impl Inner {
     }
 
     async fn connect(&self, peer: NodeId) -> Result<Link, Failure> {
-        let member = self.mesh.members().iter().find(|member| member.node == peer).map(|member| member.address);
-        let address = member.ok_or_else(|| Failure::from("its address is not known".to_owned()))?;
+        let address = self.address(peer).ok_or_else(|| Failure::from("its address is not known".to_owned()))?;
         let dialler = self.mesh.own_links().dialler.clone();
         let connecting = self.endpoint()?.connect_with(dialler, address, &peer.to_string()).map_err(|error| {
             if error == ConnectError::EndpointStopping {
@@ -260,7 +289,7 @@ impl Inner {
         carried.spawn(run);
         // Who refuses this side does so after the handshake: no call must be lost by that.
         match rpc::ping(&caller).await {
-            Ok(()) => Ok(Link { caller, carried }),
+            Ok(()) => Ok(Link { caller, carried, address, usage: Rc::default() }),
             Err(error) => {
                 connection.close(GOODBYE, b"not needed");
                 Err(format!("{error:?}").into())
@@ -283,6 +312,17 @@ impl Inner {
         let rest = Rest::after(last, id(shared), failure.is_unknown, Instant::now());
         tracing::debug!(target: "fnmesh::mesh", %peer, reason = failure.reason, "no link of a thread's own to this node");
         self.peers.borrow_mut().insert(peer, State::Resting(rest));
+    }
+}
+
+impl Link {
+    /// Waits until its last calls have ended, or cannot be answered any more.
+    async fn finish(&mut self, grace: Duration) {
+        tokio::select! {
+            _ = self.carried.join_next() => {}
+            _ = unanswered(&self.caller) => {}
+            () = self.usage.idle(grace) => {}
+        }
     }
 }
 

@@ -13,9 +13,10 @@ use tokio::{
 use super::*;
 use crate::{
     Config, Join, Mesh,
+    driver::Input,
     handle::Started,
     identity::TokenOptions,
-    membership::{self, Profile},
+    membership::{self, Event, Profile},
     transport::quic::Congestion,
 };
 
@@ -41,8 +42,9 @@ impl Invoke for Local {
 
 fn start(directory: &Path, name: &str, join: Option<Join>) -> Mesh {
     let config = Config {
-        address: (Ipv4Addr::LOCALHOST, 0).into(),
-        advertise: None,
+        // All of 127.0.0.0/8 leads there.
+        address: (Ipv4Addr::UNSPECIFIED, 0).into(),
+        advertise: Some((Ipv4Addr::LOCALHOST, 0).into()),
         name: name.to_owned(),
         zone: String::new(),
         directory: directory.join(name),
@@ -96,7 +98,15 @@ impl Pair {
     }
 }
 
-const BOUNDS: Bounds = Bounds { idle_after: IDLE_AFTER, most: MOST };
+const BOUNDS: Bounds = Bounds { idle_after: IDLE_AFTER, grace: TWIN_GRACE, most: MOST };
+
+/// Has a node tell that it is reached at another address from now on.
+fn move_to(node: &Mesh, ip: Ipv4Addr) -> SocketAddr {
+    let handle = node.handle();
+    let address = SocketAddr::new(ip.into(), handle.address().port());
+    handle.inputs.send(Input::Event(Event::Moved(address))).unwrap();
+    address
+}
 
 fn id_of(node: &Mesh) -> NodeId {
     node.handle().node()
@@ -207,6 +217,42 @@ fn own_link_ends_when_either_node_removes_the_other() {
             assert!(dialled.contains("was removed from this mesh"), "{dialled}");
         });
     }
+}
+
+#[test]
+fn own_link_to_where_a_peer_was_takes_no_more_calls_and_ends_those_it_has() {
+    run(async {
+        let pair = Pair::new(Bounds { grace: Duration::from_millis(50), ..BOUNDS }).await;
+        let own = pair.own().await;
+        let call = unanswered_call(&own).await;
+        let (old, connection) = (id(own.caller()), own.caller().connection().clone());
+        let there = move_to(&pair.second, Ipv4Addr::new(127, 0, 0, 2));
+        let lent = || pair.links.lend(id_of(&pair.second)).unwrap();
+        until(|| id(lent().caller()) != old, "another link").await;
+        until(|| lent().is_own() && lent().caller().connection().remote_address() == there, "an own link there").await;
+        sleep(Duration::from_millis(200)).await;
+        assert!(connection.close_reason().is_none() && !call.is_finished(), "the peer may still answer");
+        drop(own);
+        connection.closed().await;
+        assert!(matches!(call.await.unwrap(), Err(PeerError::Lost(_))));
+        assert!(rpc::ping(lent().caller()).await.is_ok());
+    });
+}
+
+#[test]
+fn link_of_the_node_follows_a_peer_it_has_dialled() {
+    run(async {
+        let pair = Pair::new(BOUNDS).await;
+        let (dialled, dialler) = (&pair.first, &pair.second);
+        let used = || dialler.handle().callers().get(id_of(dialled)).unwrap();
+        let old = used();
+        assert_eq!(old.connection().side(), quinn::Side::Client, "who joins dials");
+        let call = unanswered_call(&Lent::shared(old.clone())).await;
+        let there = move_to(dialled, Ipv4Addr::new(127, 0, 0, 2));
+        until(|| used().connection().remote_address() == there, "a link there").await;
+        assert!(rpc::ping(&used()).await.is_ok());
+        assert!(old.connection().close_reason().is_none() && !call.is_finished(), "the peer may still answer");
+    });
 }
 
 #[test]

@@ -27,7 +27,7 @@ use crate::{
     config::Config,
     deps::Dependencies,
     inspect::{Describe, Inspected},
-    instance::{life::Start, stock, zygote},
+    instance::{Penalty, life::Start, stock, zygote},
     local::Local,
     pool::{
         Pool,
@@ -370,6 +370,7 @@ impl Shared {
             load: load_frame(app, language, bounds.concurrency, self.config.max_reply_bytes),
             describe: Describe { hints: app.hints.clone() },
             names: OnceLock::new(),
+            penalty: Penalty::default(),
         });
         let (retire, retire_signal) = watch::channel(None);
         let (first, loaded) = oneshot::channel();

@@ -75,6 +75,25 @@ impl Attack {
         self.health()["sandbox"][level]["on"] == true
     }
 
+    /// What that level says of itself.
+    pub(crate) fn detail(&self, level: &str) -> Option<String> {
+        self.health()["sandbox"][level]["detail"].as_str().map(str::to_owned)
+    }
+
+    /// How much the instance of an app counts where cores are short, as its control group says it.
+    pub(crate) fn part(&self, app: &str) -> u64 {
+        let apps = self.node.apps();
+        let app = apps.as_array().unwrap().iter().find(|found| found["name"] == app).unwrap();
+        let pid = app["pools"][0]["instances"][0]["pid"].as_u64().unwrap();
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let mut parts = groups.lines().filter_map(|group| {
+            let (controllers, path) = group.split_once(':')?.1.split_once(':')?;
+            let file = if controllers.is_empty() { "cpu.weight" } else { "cpu.shares" };
+            fs::read_to_string(format!("/sys/fs/cgroup/{controllers}{path}/{file}")).ok()
+        });
+        parts.next().unwrap().trim().parse().unwrap()
+    }
+
     pub(crate) fn pid(&self) -> u64 {
         self.health()["pid"].as_u64().unwrap()
     }

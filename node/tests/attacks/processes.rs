@@ -1,4 +1,4 @@
-use crate::harness::Attack;
+use crate::{harness::Attack, support::wait_until};
 
 const BOMB: &str = r#"
 import os, time
@@ -40,6 +40,22 @@ fn fork_bomb_that_leaves_its_session_ends_with_its_worker() {
     let attack = Attack::prepare(&[("a.py", BOMB), ("fnmesh.toml", LIMIT)]);
     assert!(attack.has("cgroup"), "needs cgroups with memory and pids");
     attack.expect("bomb", "[]", 502, "more processes and threads than its app's limit of 64");
+    attack.finish("ok", "[]");
+}
+
+/// The next one might do the same, and disturbs others most while it multiplies.
+#[test]
+fn instance_after_a_fork_bomb_has_a_small_part_of_the_cores() {
+    let attack = Attack::prepare(&[("a.py", BOMB), ("fnmesh.toml", LIMIT)]);
+    let has_parts = attack.detail("cgroup").is_some_and(|detail| detail.ends_with("with cpu"));
+    let part = |app: &str| has_parts.then(|| attack.part(app));
+    let equal = part("canary");
+    assert_eq!(part("attacker"), equal);
+    attack.expect("bomb", "[]", 502, "more processes and threads than its app's limit of 64");
+    wait_until(|| attack.call("ok", "[]").0 == 200, || "the app is not back".to_owned());
+    let small = equal.map(|equal| if equal == 1024 { 16 } else { 2 });
+    wait_until(|| part("attacker") == small, || format!("{:?} is not {small:?}", part("attacker")));
+    assert_eq!(part("canary"), equal);
     attack.finish("ok", "[]");
 }
 

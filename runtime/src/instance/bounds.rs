@@ -1,6 +1,10 @@
 //! What one instance may use: watched, and put into force where the system helps.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     task::spawn_blocking,
@@ -8,7 +12,7 @@ use tokio::{
 };
 
 use crate::worker::{
-    cgroup::{Bounds, Cgroup, Cgroups},
+    cgroup::{Bounds, Cgroup, Cgroups, Part},
     orphans, process,
     sandbox::{Sandbox, Temporary, unlinked_bytes, used_bytes},
 };
@@ -21,6 +25,25 @@ const LONGEST_LOOK: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(250);
 /// Of the time, at most one part in so many goes into counting files.
 const COUNTING: u32 = 20;
+/// How long an app has a small part of the cores that has started too many processes.
+const PENALTY: Duration = Duration::from_secs(30);
+
+/// Until when the instances of an app have a small part of the cores where these are short: one that started too many
+/// processes disturbs others most while it multiplies, which is over before anybody notices, and the next one may do
+/// the same.
+#[derive(Debug, Default)]
+pub(crate) struct Penalty(Mutex<Option<Instant>>);
+
+impl Penalty {
+    fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PENALTY);
+    }
+
+    fn part(&self) -> Part {
+        let end = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if end.is_some_and(|end| Instant::now() < end) { Part::Small } else { Part::Equal }
+    }
+}
 
 /// What holds a worker and all it started. The last hold on a group lets go of it, which ends all that is in it.
 #[derive(Clone, Default)]
@@ -60,12 +83,13 @@ impl Hold {
         unblocked(move || Temporary::below(&temporary)).await.map(Arc::new).map(Some)
     }
 
-    /// Resolves when the worker passed one of its bounds, with which.
-    pub(super) async fn exceeded(&self, pid: u32, bounds: &Bounds) -> String {
+    /// Resolves when the worker passed one of its bounds, with which. Until then it has the part of the cores that the
+    /// penalty of its app leaves it.
+    pub(super) async fn exceeded(&self, pid: u32, bounds: &Bounds, penalty: &Penalty) -> String {
         tokio::select! {
             reason = self.outgrown(pid, bounds.memory_bytes) => reason,
             reason = self.overfilled(pid, bounds.temporary_bytes) => reason,
-            reason = self.multiplied(pid, bounds.processes) => reason,
+            reason = self.multiplied(pid, bounds.processes, penalty) => reason,
         }
     }
 
@@ -121,8 +145,9 @@ impl Hold {
         }
     }
 
-    async fn multiplied(&self, pid: u32, limit: u64) -> String {
+    async fn multiplied(&self, pid: u32, limit: u64, penalty: &Penalty) -> String {
         loop {
+            self.give(penalty.part()).await;
             sleep(LOOK).await;
             let too_many = match &self.cgroup {
                 Some(cgroup) => cgroup.was_full(),
@@ -136,7 +161,16 @@ impl Hold {
                 break;
             }
         }
+        penalty.begin();
+        // It has to end, which takes time on the cores too.
+        self.give(Part::Equal).await;
         format!("its worker started more processes and threads than its app's limit of {limit}")
+    }
+
+    async fn give(&self, part: Part) {
+        if let Some(cgroup) = self.cgroup.clone().filter(|cgroup| !cgroup.has(part)) {
+            unblocked(move || cgroup.give(part)).await;
+        }
     }
 }
 
@@ -168,7 +202,29 @@ fn until_next_look(left: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn instances_have_a_small_part_until_the_penalty_is_over() {
+        let root = tempfile::tempdir().unwrap();
+        let group = Arc::new(Cgroup::at(root.path()));
+        let hold = Hold { cgroup: Some(Arc::clone(&group)), temporary: None };
+        let bounds = Bounds { memory_bytes: 1 << 30, processes: 64, temporary_bytes: 0 };
+        let penalty = Penalty::default();
+        let events = root.path().join("pids.events");
+        let shares = || std::fs::read_to_string(root.path().join("cpu.shares")).unwrap_or_default();
+        let passes = async |time| timeout(time, hold.exceeded(1, &bounds, &penalty)).await.ok();
+
+        assert_eq!((passes(LOOK * 3).await, shares().as_str()), (None, ""), "as it was made");
+        std::fs::write(&events, "max 1\n").unwrap();
+        let reason = passes(LOOK * 3).await.unwrap();
+        assert!(reason.contains("more processes and threads than its app's limit of 64"), "{reason}");
+        std::fs::write(&events, "max 0\n").unwrap();
+        assert_eq!((passes(PENALTY - LOOK).await, shares().as_str()), (None, "16"));
+        assert_eq!((passes(LOOK * 3).await, shares().as_str()), (None, "1024"));
+    }
 
     #[test]
     fn memory_near_its_limit_is_looked_at_more_often() {

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     Instance,
-    bounds::Hold,
+    bounds::{Hold, Penalty},
     control::{Control, LoadError},
     pipes::{LastWords, copy_output},
     stock, zygote,
@@ -79,6 +79,8 @@ pub(crate) struct Start {
     pub(crate) describe: Describe,
     /// The functions of the first instance: their order is their index.
     pub(crate) names: OnceLock<Vec<String>>,
+    /// What they did to others, and therefore have less of.
+    pub(crate) penalty: Penalty,
 }
 
 impl Start {
@@ -220,7 +222,7 @@ impl Worker {
         let ready = timeout(limit, worker.control.become_ready(start, load));
         let loaded = tokio::select! {
             loaded = ready => loaded,
-            reason = worker.hold.exceeded(pid, bounds) => Ok(Err(LoadError::Failed(limit_exceeded(&reason)))),
+            reason = worker.hold.exceeded(pid, bounds, &start.penalty) => Ok(Err(LoadError::Failed(limit_exceeded(&reason)))),
         };
         let unready = match loaded {
             Ok(Ok(inspected)) => match start.check_names(&inspected) {
@@ -255,7 +257,7 @@ impl Worker {
         let (pid, bounds) = (self.process.pid(), &start.launch.bounds);
         let reason = tokio::select! {
             reason = self.process.wait() => self.hold.explain(reason, bounds),
-            reason = self.hold.exceeded(pid, bounds) => {
+            reason = self.hold.exceeded(pid, bounds, &start.penalty) => {
                 self.process.kill();
                 self.process.wait().await;
                 reason

@@ -20,6 +20,7 @@ use std::{
     time::Instant,
 };
 
+pub(crate) use bounds::Penalty;
 use fnmesh_invoke::{InstanceState, InstanceStatus};
 use tokio::sync::{Notify, watch};
 

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::fs::FlockOperation;
 
-use super::{lock_one, write};
+use super::{Part, lock_one, write};
 
 /// Where the groups of a node's instances are.
 #[derive(Debug)]
@@ -50,12 +50,30 @@ pub(super) struct Share {
 }
 
 impl Share {
+    #[cfg(test)]
+    pub(super) fn at(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), _alive: File::open(directory).unwrap() }
+    }
+
     /// Moves a process into it, with all its threads; what it starts from then on is in it too.
     ///
     /// # Errors
     /// When the process is gone, or the kernel refuses.
     pub(super) fn add(&self, pid: u32) -> io::Result<()> {
         write(&self.directory, "cgroup.procs", &pid.to_string())
+    }
+
+    /// Changes what it counts.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn set(&self, part: Part) -> io::Result<()> {
+        // Of a process it is 1,024.
+        let shares = match part {
+            Part::Equal => "1024",
+            Part::Small => "16",
+        };
+        write(&self.directory, "cpu.shares", shares)
     }
 
     pub(super) fn directory(&self) -> &Path {

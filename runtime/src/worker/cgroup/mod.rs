@@ -16,7 +16,7 @@ use std::{
     num::NonZeroU32,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
@@ -32,6 +32,17 @@ use crate::{app::App, config::Config};
 const PREFIX: &str = "fnmesh-";
 /// Processes and threads of an instance besides one for each call it may have.
 const PROCESSES: u32 = 512;
+
+/// How much of the cores an instance has while they are short.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// As much as any other.
+    #[default]
+    Equal,
+    /// About a fiftieth of that.
+    Small,
+}
+
 /// What one instance may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
@@ -172,7 +183,7 @@ impl Cgroups {
         let number = self.next.fetch_add(1, Relaxed);
         let directories = self.directories.join(&number.to_string());
         make(&directories)?;
-        let mut group = Cgroup { version: self.version, directories, share: None };
+        let mut group = Cgroup { version: self.version, directories, share: None, part: Mutex::default() };
         group.share = self.shares.as_ref().and_then(|shares| shares.create(number).ok());
         match self.version {
             Version::One => v1::bound(&group.directories, bounds)?,
@@ -194,6 +205,7 @@ pub(crate) struct Cgroup {
     version: Version,
     directories: Directories,
     share: Option<Share>,
+    part: Mutex<Part>,
 }
 
 impl Cgroup {
@@ -207,6 +219,34 @@ impl Cgroup {
             let _ = share.add(pid);
         }
         self.directories.each().try_for_each(|directory| fs::write(directory.join("cgroup.procs"), pid.to_string()))
+    }
+
+    /// Whether this is the part of the cores it has.
+    pub(crate) fn has(&self, part: Part) -> bool {
+        *self.part() == part
+    }
+
+    /// Gives it this part of the cores. Without the controller `cpu` it has none of its own, and nothing changes.
+    pub(crate) fn give(&self, part: Part) {
+        let mut present = self.part();
+        *present = part;
+        // Where the kernel refuses, its bounds must do.
+        let _ = match (self.version, &self.share) {
+            (Version::One, Some(share)) => share.set(part),
+            (Version::One, None) => Ok(()),
+            (Version::Two, _) => v2::set_part(&self.directories.memory, part),
+        };
+    }
+
+    fn part(&self) -> MutexGuard<'_, Part> {
+        self.part.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One whose files are all here, and do nothing.
+    #[cfg(test)]
+    pub(crate) fn at(directory: &Path) -> Self {
+        let directories = Directories { memory: directory.to_owned(), pids: directory.to_owned() };
+        Self { version: Version::One, directories, share: Some(Share::at(directory)), part: Mutex::default() }
     }
 
     /// Its processes.
@@ -292,6 +332,23 @@ mod tests {
         assert!(unlocked(&alive.memory).is_none() && unlocked(&alive.pids).is_none());
         drop(held);
         assert!(unlocked(&alive.memory).is_some() && unlocked(&alive.pids).is_some());
+    }
+
+    #[test]
+    fn parts_are_weights_in_either_version() {
+        let root = tempfile::tempdir().unwrap();
+        let read = |file| fs::read_to_string(root.path().join(file)).unwrap();
+        for (version, file, small, equal) in
+            [(Version::One, "cpu.shares", "16", "1024"), (Version::Two, "cpu.weight", "2", "100")]
+        {
+            let mut group = Cgroup::at(root.path());
+            group.version = version;
+            assert!(group.has(Part::Equal));
+            group.give(Part::Small);
+            assert!(group.has(Part::Small) && read(file) == small);
+            group.give(Part::Equal);
+            assert!(group.has(Part::Equal) && read(file) == equal);
+        }
     }
 
     #[test]

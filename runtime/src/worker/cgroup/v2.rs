@@ -6,7 +6,7 @@ use std::{
     process,
 };
 
-use super::{Bounds, write};
+use super::{Bounds, Part, write};
 
 const CONTROLLERS: &str = "+memory +pids";
 /// Need not be there. Each group has the same share then: the node's own as much as all its instances together, and each
@@ -65,6 +65,16 @@ pub(super) fn outweigh(directory: &Path) {
 pub(super) fn has_shares(directory: &Path) -> bool {
     let enabled = fs::read_to_string(directory.join("cgroup.subtree_control")).unwrap_or_default();
     enabled.split_ascii_whitespace().any(|controller| controller == "cpu")
+}
+
+/// Changes the share of the group in `directory`, if it has one.
+pub(super) fn set_part(directory: &Path, part: Part) -> io::Result<()> {
+    // 100 is the weight of a new group.
+    let weight = match part {
+        Part::Equal => "100",
+        Part::Small => "2",
+    };
+    write(directory, "cpu.weight", weight)
 }
 
 pub(super) fn bound(directory: &Path, bounds: &Bounds) -> io::Result<()> {

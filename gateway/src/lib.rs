@@ -40,6 +40,7 @@ mod service;
 mod stream;
 mod strict;
 mod thread;
+mod turns;
 
 pub use config::Config;
 pub use control::Control;

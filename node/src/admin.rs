@@ -40,6 +40,10 @@ impl Control for Admin {
         })
     }
 
+    fn run_in_batches(&self, batched: bool) -> bool {
+        fnmesh_runtime::run_in_batches(batched)
+    }
+
     fn resource(&self, path: &str) -> Option<Value> {
         let mesh = self.mesh.as_ref()?;
         match path {

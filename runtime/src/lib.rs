@@ -34,4 +34,4 @@ pub use app::{App, AppError, Module};
 pub use config::Config;
 pub use local::Local;
 pub use runtime::{Demand, Runtime};
-pub use worker::sandbox;
+pub use worker::{sandbox, turns::run_in_batches};

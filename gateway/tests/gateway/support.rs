@@ -25,6 +25,10 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 struct Facts;
 
 impl Control for Facts {
+    fn run_in_batches(&self, _: bool) -> bool {
+        false
+    }
+
     fn health(&self) -> Value {
         json!({ "sandbox": "full" })
     }

@@ -63,27 +63,38 @@ impl Turns {
     }
 
     fn set(self, thread: libc::pid_t) -> io::Result<()> {
-        // SAFETY: reads nothing of this process.
-        let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, thread.cast_unsigned()) };
-        let (policy, turn) = match self {
-            Self::Prompt => (libc::SCHED_OTHER, SHORT),
-            Self::Batched => (libc::SCHED_BATCH, USUAL),
-        };
-        let attributes = libc::sched_attr {
-            size: size_of::<libc::sched_attr>() as u32,
-            sched_policy: policy.cast_unsigned(),
-            sched_flags: 0,
-            sched_nice: nice,
-            sched_priority: 0,
-            sched_runtime: turn.as_nanos() as u64,
-            sched_deadline: 0,
-            sched_period: 0,
-        };
-        // SAFETY: the pointer is to a value on this stack, which the call only reads, and which says its size.
-        match unsafe { libc::syscall(libc::SYS_sched_setattr, thread, &raw const attributes, 0) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
+        match self {
+            Self::Prompt => schedule(thread, libc::SCHED_OTHER, SHORT),
+            Self::Batched => schedule(thread, libc::SCHED_BATCH, USUAL),
         }
+    }
+}
+
+/// Has the calling thread, which is none of a worker, run in batches (`SCHED_BATCH`) or as usual again while others
+/// want its core. Whether it does so: not where it was given other scheduling, or the kernel refuses.
+pub fn run_in_batches(batched: bool) -> bool {
+    let policy = if batched { libc::SCHED_BATCH } else { libc::SCHED_OTHER };
+    Turns::has_one(0) && schedule(0, policy, USUAL).is_ok()
+}
+
+/// Changes the policy of a thread, and how long its turns are. How nice it is stays.
+fn schedule(thread: libc::pid_t, policy: libc::c_int, turn: Duration) -> io::Result<()> {
+    // SAFETY: reads nothing of this process.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, thread.cast_unsigned()) };
+    let attributes = libc::sched_attr {
+        size: size_of::<libc::sched_attr>() as u32,
+        sched_policy: policy.cast_unsigned(),
+        sched_flags: 0,
+        sched_nice: nice,
+        sched_priority: 0,
+        sched_runtime: turn.as_nanos() as u64,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: the pointer is to a value on this stack, which the call only reads, and which says its size.
+    match unsafe { libc::syscall(libc::SYS_sched_setattr, thread, &raw const attributes, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -137,6 +148,20 @@ mod tests {
                 assert_eq!(libc::getpriority(libc::PRIO_PROCESS, nicer.cast_unsigned()), 7);
             }
         }
+    }
+
+    #[test]
+    fn thread_of_the_node_runs_in_batches_unless_it_was_given_other_scheduling() {
+        // SAFETY: reads nothing of this process.
+        let policy = || unsafe { libc::sched_getscheduler(0) };
+        for (batched, expected) in [(true, libc::SCHED_BATCH), (false, libc::SCHED_OTHER), (true, libc::SCHED_BATCH)] {
+            assert!(run_in_batches(batched));
+            assert_eq!(policy(), expected);
+        }
+        // SAFETY: reads the policy alone.
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &libc::sched_param { sched_priority: 0 }) };
+        assert!(!run_in_batches(true));
+        assert_eq!(policy(), libc::SCHED_IDLE);
     }
 
     #[test]

@@ -156,7 +156,8 @@ impl<H: Handler> Links<H> {
                         kept.iter().for_each(|bytes| caller.notify(GOSSIP, &(), bytes));
                     }
                 }
-                // There is a link, and it will do: the peer has dialled meanwhile, or can still be reached by the old one.
+                // There is a link, and it will do: the peer has dialled meanwhile, or may still be reached by the old
+                // one.
                 Err(_) if links.callers.get(to).is_some() => {}
                 Err(reason) => (links.tell)(Change::Lost(to, reason.into())),
             }

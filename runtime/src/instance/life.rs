@@ -222,7 +222,9 @@ impl Worker {
         let ready = timeout(limit, worker.control.become_ready(start, load));
         let loaded = tokio::select! {
             loaded = ready => loaded,
-            reason = worker.hold.exceeded(pid, bounds, &start.penalty) => Ok(Err(LoadError::Failed(limit_exceeded(&reason)))),
+            reason = worker.hold.exceeded(pid, bounds, &start.penalty) => {
+                Ok(Err(LoadError::Failed(limit_exceeded(&reason))))
+            }
         };
         let unready = match loaded {
             Ok(Ok(inspected)) => match start.check_names(&inspected) {

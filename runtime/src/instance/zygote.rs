@@ -226,7 +226,9 @@ impl Owner {
         start.pool.note_standby(Some(pid));
         let loaded = tokio::select! {
             loaded = timeout(limit, zygote.control.loaded(&start.pool)) => loaded,
-            reason = zygote.hold.exceeded(pid, bounds, &start.penalty) => Ok(Err(LoadError::Failed(limit_exceeded(&reason)))),
+            reason = zygote.hold.exceeded(pid, bounds, &start.penalty) => {
+                Ok(Err(LoadError::Failed(limit_exceeded(&reason))))
+            }
         };
         let failure = match loaded {
             Ok(Ok(())) => return Ok(()),

@@ -271,3 +271,13 @@ fn second_node_cannot_take_the_same_port() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("fnmesh (pid "), "{}", stderr(&output));
 }
+
+/// While that table grows, the thread that opens a file stands still.
+#[test]
+fn table_of_descriptors_has_room_for_all_connections_from_the_start() {
+    const CONNECTIONS: u64 = 600;
+    let node = Node::start("serve", &[], &["--max-connections", &CONNECTIONS.to_string()]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap().trim();
+    assert!(size.parse::<u64>().unwrap() > CONNECTIONS, "{size}");
+}

@@ -275,8 +275,12 @@ impl Node {
         self.cache.path()
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.0.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(pid(self.child.0.id()), signal).unwrap();
+        kill_process(pid(self.pid()), signal).unwrap();
     }
 
     /// Waits for its end.

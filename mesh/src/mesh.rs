@@ -26,7 +26,7 @@ use crate::{
     handle::Started,
     identity::{self, Admitted, DenyList, Identity, Tokens, accept, join},
     known,
-    links::{Links, Setup},
+    links::{LEFT, Links, Setup},
     membership::{self, Event, Membership, Profile},
     rpc::{PeerHandler, Service, WAITING_ASKS},
     start::{LAST_ANSWERS, LAST_WORDS, Opened, open},
@@ -262,7 +262,7 @@ async fn run<L: Invoke + Clone>(
     if has_left {
         links.settle(LAST_ANSWERS, LAST_WORDS).await;
     }
-    endpoint.close(transport::GOODBYE, b"the node has left");
+    endpoint.close(transport::GOODBYE, LEFT);
     let _ = timeout(LAST_WORDS, endpoint.wait_idle()).await;
 }
 

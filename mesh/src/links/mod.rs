@@ -6,7 +6,15 @@ mod own;
 mod served;
 mod unanswered;
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, Side};
@@ -31,6 +39,8 @@ use crate::{
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages kept for a peer that is being dialled; membership sends new ones soon.
 const KEPT_MESSAGES: usize = 16;
+/// Why the links of a node end that leaves.
+pub(crate) const LEFT: &[u8] = b"the node has left";
 /// How long a link that lost against its twin stays, so that requests sent before the other side knew are answered.
 const TWIN_GRACE: Duration = Duration::from_secs(5);
 
@@ -57,6 +67,8 @@ pub(crate) struct Links<H> {
     served: Served,
     /// What peers have asked for on any link.
     work: Rc<Work>,
+    /// Links that end now leave those that threads of peers have dialled to them.
+    is_leaving: Cell<bool>,
     dialling: RefCell<HashMap<NodeId, Dial>>,
     tell: Box<dyn Fn(Change)>,
     tasks: RefCell<JoinSet<()>>,
@@ -87,6 +99,7 @@ impl<H: Handler> Links<H> {
             callers: Callers::default(),
             served: Served::default(),
             work: Rc::default(),
+            is_leaving: Cell::default(),
             dialling: RefCell::default(),
             tell: Box::new(tell),
             tasks: RefCell::default(),
@@ -215,7 +228,9 @@ impl<H: Handler> Links<H> {
             let is_used = |used: Caller| used.connection().stable_id() == connection.stable_id();
             if links.callers.get(peer).is_some_and(is_used) {
                 links.callers.change(|callers| drop(callers.remove(&peer)));
-                links.served.close(peer, GOODBYE, "the link beside it has ended");
+                if !links.is_leaving.get() {
+                    links.served.close(peer, GOODBYE, "the link beside it has ended");
+                }
                 (links.tell)(change);
             }
         });
@@ -256,7 +271,8 @@ impl<H: Handler> Links<H> {
     }
 
     /// Waits until what peers have asked for, or have begun to ask for, is answered, at most for `last_answers`; then
-    /// until they have read what was sent to them, at most for `last_words`.
+    /// until they have read what was sent to them, at most for `last_words`, and ends the links to them; then until
+    /// their threads have what they wait for, too, and have ended their own, for as long again.
     pub(crate) async fn settle(&self, last_answers: Duration, last_words: Duration) {
         let _ = timeout(last_answers, self.work.ended()).await;
         let mut pings = JoinSet::new();
@@ -266,6 +282,11 @@ impl<H: Handler> Links<H> {
             pings.spawn(async move { drop(rpc::ping(&caller).await) });
         }
         let _ = timeout(last_words, pings.join_all()).await;
+        self.is_leaving.set(true);
+        for caller in self.callers.all() {
+            caller.connection().close(GOODBYE, LEFT);
+        }
+        let _ = timeout(last_words, self.served.ended()).await;
     }
 
     /// Closes the links to a node that is no longer of the mesh.
@@ -294,9 +315,13 @@ impl<H: Handler> Links<H> {
 
 /// Whether a connection was closed for no fault of either side.
 fn is_goodbye(connection: &Connection) -> bool {
+    has_left(connection) || matches!(connection.close_reason(), Some(ConnectionError::LocallyClosed))
+}
+
+/// The same, by the peer.
+fn has_left(connection: &Connection) -> bool {
     match connection.close_reason() {
         Some(ConnectionError::ApplicationClosed(close)) => close.error_code == GOODBYE,
-        Some(ConnectionError::LocallyClosed) => true,
         _ => false,
     }
 }

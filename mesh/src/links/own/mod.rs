@@ -27,7 +27,7 @@ use self::{
     lent::{Lent, Usage},
     rest::Rest,
 };
-use super::{DIAL_TIMEOUT, TWIN_GRACE, is_goodbye, unanswered::unanswered};
+use super::{DIAL_TIMEOUT, TWIN_GRACE, has_left, is_goodbye, unanswered::unanswered};
 use crate::{
     Handle, NodeId,
     identity::{Admitted, admit},
@@ -37,6 +37,8 @@ use crate::{
 
 /// An own link without a call is closed after this long.
 const IDLE_AFTER: Duration = Duration::from_secs(60);
+/// How long one to a peer that leaves stays without a call. The peer waits for it.
+const LAST_CALLS: Duration = Duration::from_millis(10);
 /// How many a thread has at most.
 const MOST: usize = 64;
 
@@ -99,6 +101,8 @@ struct Link {
 enum End {
     /// The link of the node is, or is that of another life of the peer.
     Beside,
+    /// The peer has ended the link of the node, which it does when it leaves: it may still answer here.
+    Left,
     /// Nobody used it.
     Idle,
     /// The peer is reached at another address.
@@ -204,7 +208,7 @@ impl Inner {
         let end = self.watch(peer, &mut link, &mut shared).await;
         // No call takes it from here on; the task of the next one may begin while this one ends.
         match &end {
-            End::Beside | End::Idle | End::Moved => drop(self.peers.borrow_mut().remove(&peer)),
+            End::Beside | End::Left | End::Idle | End::Moved => drop(self.peers.borrow_mut().remove(&peer)),
             End::Lost(failure) => self.rest(peer, &shared, None, failure),
         }
         let reason = match end {
@@ -212,6 +216,10 @@ impl Inner {
             End::Moved => {
                 link.finish(self.bounds.grace).await;
                 "another link is used"
+            }
+            End::Left => {
+                link.finish(LAST_CALLS).await;
+                "the link beside it has ended"
             }
             End::Beside | End::Lost(_) => "the link beside it has ended",
         };
@@ -229,6 +237,7 @@ impl Inner {
                 biased;
                 _ = shared.connection().closed() => match self.successor(peer, shared.connection()) {
                     Some(next) => *shared = next,
+                    None if has_left(shared.connection()) => return End::Left,
                     None => return End::Beside,
                 },
                 ended = link.carried.join_next() => {

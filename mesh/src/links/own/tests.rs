@@ -199,6 +199,26 @@ fn own_link_ends_with_the_link_of_the_node() {
     });
 }
 
+/// A call may be on its way there, or its answer back, when the link of the node has ended already.
+#[test]
+fn own_link_to_a_node_that_leaves_ends_after_its_last_call() {
+    run(async {
+        let Pair { first, second, links, directory: _directory } = Pair::new(BOUNDS).await;
+        let peer = id_of(&second);
+        until(|| links.lend(peer).is_some_and(|lent| lent.is_own()), "an own link").await;
+        let own = links.lend(peer).unwrap();
+        let leaving = tokio::task::spawn_blocking(move || second.leave());
+        until(|| first.handle().callers().get(peer).is_none(), "the end of the link of the nodes").await;
+        assert!(links.lend(peer).is_none(), "no other call begins");
+        let function = FunctionId { app: "shop".into(), name: "add".into() };
+        let answer = rpc::describe(own.caller(), function).await;
+        assert!(matches!(answer, Err(PeerError::Failed(Error::UnknownFunction { .. }))), "{answer:?}");
+        assert!(!leaving.is_finished());
+        drop(own);
+        leaving.await.unwrap();
+    });
+}
+
 #[test]
 fn own_link_ends_when_either_node_removes_the_other() {
     for removed_by_callee in [true, false] {

@@ -67,7 +67,7 @@ pub(crate) struct Links<H> {
     served: Served,
     /// What peers have asked for on any link.
     work: Rc<Work>,
-    /// Links that end now leave those that threads of peers have dialled to them.
+    /// Whether this node leaves: what threads of peers have dialled then outlives the links of their nodes.
     is_leaving: Cell<bool>,
     dialling: RefCell<HashMap<NodeId, Dial>>,
     tell: Box<dyn Fn(Change)>,

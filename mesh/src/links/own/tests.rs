@@ -213,7 +213,6 @@ fn own_link_to_a_node_that_leaves_ends_after_its_last_call() {
         let function = FunctionId { app: "shop".into(), name: "add".into() };
         let answer = rpc::describe(own.caller(), function).await;
         assert!(matches!(answer, Err(PeerError::Failed(Error::UnknownFunction { .. }))), "{answer:?}");
-        assert!(!leaving.is_finished());
         drop(own);
         leaving.await.unwrap();
     });

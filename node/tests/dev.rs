@@ -4,7 +4,12 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -148,6 +153,9 @@ impl Several {
         let left = || processes.iter().filter(|pid| is_alive(**pid)).collect::<Vec<_>>();
         wait_until(|| left().is_empty(), || format!("processes are left: {:?}", left()));
         wait_until(|| !self.data.exists(), || format!("{} is left", self.data.display()));
+        // Not who answers at the nodes' ports: they may be others' by now.
+        let nodes = nodes_at(&self.data);
+        assert!(nodes.is_empty(), "nodes are left: {nodes:?}");
         let marks = fs::read_dir(self.dev.cache().join("fnmesh")).unwrap();
         assert_eq!(marks.count(), 0, "nodes are still to be found");
     }
@@ -161,8 +169,19 @@ impl Several {
             .flat_map(|pid| children(pid).split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
             .collect();
         assert!(workers.len() >= 3, "{workers:?}");
+        assert_eq!(nodes_at(&self.data).len(), 3);
         [self.pids.clone(), workers].concat()
     }
+}
+
+/// Processes of nodes that keep their data there, whoever started them.
+fn nodes_at(data: &Path) -> Vec<PathBuf> {
+    let data = data.as_os_str().as_bytes();
+    let is_one = |process: &PathBuf| {
+        let command = fs::read(process.join("cmdline")).unwrap_or_default();
+        command.split(|byte| *byte == 0).any(|argument| argument.starts_with(data))
+    };
+    fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path()).filter(is_one).collect()
 }
 
 #[test]

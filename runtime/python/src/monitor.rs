@@ -31,6 +31,8 @@ const LONGEST_PATIENCE: Duration = Duration::from_millis(100);
 const CALM: Duration = Duration::from_millis(5);
 /// A call that computes for so great a part of the time does not block.
 const COMPUTING_PART: u32 = 4;
+/// A process that computes for so great a part of the time on one core is saturated. It may not have one for itself.
+const SATURATED_PART: u32 = 2;
 /// Looks at a waiting leader before the thread goes to sleep.
 const IDLE_LOOKS: u32 = 10;
 /// Looks between two at what the process uses.
@@ -49,7 +51,7 @@ pub(crate) struct Monitor {
     insists: AtomicBool,
     /// The clock of the leader's CPU time.
     clock: AtomicI32,
-    /// The process computed most of the time lately.
+    /// The process computed half of the time lately, or more.
     saturated: AtomicBool,
 }
 
@@ -78,7 +80,7 @@ impl Monitor {
         self.looks.load(Ordering::Relaxed)
     }
 
-    /// Whether the process computed most of the time lately, so that threads wait for the interpreter.
+    /// Whether the process computed half of the time lately, or more, so that threads wait for the interpreter.
     pub(crate) fn is_saturated(&self) -> bool {
         self.saturated.load(Ordering::Relaxed)
     }
@@ -133,7 +135,7 @@ impl Monitor {
             if looks.is_multiple_of(USAGE_LOOKS) {
                 let now = (Instant::now(), Usage::of_process());
                 let used = now.1.cpu.saturating_sub(before.1.cpu);
-                self.saturated.store(used >= (now.0 - before.0) * 3 / 4, Ordering::Relaxed);
+                self.saturated.store(used >= (now.0 - before.0) / SATURATED_PART, Ordering::Relaxed);
                 before = now;
             }
             idle = if seen.waiting() { idle + 1 } else { 0 };

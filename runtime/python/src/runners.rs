@@ -25,8 +25,9 @@ use crate::{
 const STACK_BYTES: usize = 8 * 1024 * 1024;
 
 /// A thread that waits so long for the interpreter waits for one that computes: CPython takes its lock from such a thread
-/// after 5 ms, unless the app sets another interval, while one that blocks gives it away.
-const HELD: Duration = Duration::from_millis(4);
+/// after the switch interval, a millisecond here (`_load.py`), unless the app sets a shorter one; while one that blocks
+/// gives it away.
+const HELD: Duration = Duration::from_micros(800);
 
 /// Mandates of a runner.
 const NOTHING: u64 = 0;

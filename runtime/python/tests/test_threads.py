@@ -1,6 +1,8 @@
 """Calls at once: leadership passes on, so that slow functions do not hold up others."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 import unittest
@@ -118,6 +120,26 @@ class Threads(WorkerTestCase):
             self.assertEqual(worker.wait(call.id).kind, RESULT)
         # Each on a thread of its own they would all run at once. One that others kept from its core for long gets company.
         self.assertLess(worker.value("most_at_once"), 10)
+
+    def test_calls_that_compute_stay_few_where_others_want_their_core(self):
+        # Who else computes on this machine takes part of that core, too: then another round may do better.
+        self.assertTrue(any(self.most_at_once_on_a_shared_core() < 4 for _ in range(5)))
+
+    def most_at_once_on_a_shared_core(self):
+        worker = self.start_worker(FUNCTIONS).ready()
+        core = min(os.sched_getaffinity(0))
+        for thread in os.listdir(f"/proc/{worker.pid}/task"):
+            os.sched_setaffinity(int(thread), {core})
+        # It has a quarter of the core.
+        other = f"import os; os.sched_setaffinity(0, {{{core}}}); os.nice(5)\nwhile True: pass"
+        with subprocess.Popen([sys.executable, "-c", other]) as other:
+            self.addCleanup(other.kill)
+            calls = [worker.invocation("compute", [0.005]) for _ in range(200)]
+            worker.channels[1].send(*calls)
+            for call in calls:
+                self.assertEqual(worker.wait(call.id).kind, RESULT)
+            other.kill()
+        return worker.value("most_at_once")
 
     def test_call_that_computes_for_long_does_not_keep_others_waiting(self):
         worker = self.start_worker(FUNCTIONS).ready()

@@ -132,13 +132,15 @@ class Threads(WorkerTestCase):
             os.sched_setaffinity(int(thread), {core})
         # It has a quarter of the core.
         other = f"import os; os.sched_setaffinity(0, {{{core}}}); os.nice(5)\nwhile True: pass"
-        with subprocess.Popen([sys.executable, "-c", other]) as other:
-            self.addCleanup(other.kill)
+        other = subprocess.Popen([sys.executable, "-c", other])
+        try:
             calls = [worker.invocation("compute", [0.005]) for _ in range(200)]
             worker.channels[1].send(*calls)
             for call in calls:
                 self.assertEqual(worker.wait(call.id).kind, RESULT)
+        finally:
             other.kill()
+            other.wait()
         return worker.value("most_at_once")
 
     def test_call_that_computes_for_long_does_not_keep_others_waiting(self):

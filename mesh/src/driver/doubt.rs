@@ -3,18 +3,12 @@
 use std::time::Duration;
 
 use fnmesh_invoke::Invoke;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::{Driver, Input};
-use crate::{NodeId, rpc};
+use crate::{NodeId, links::shows_life};
 
-/// How long a node that is said to be dead has to answer, beside some round trips ...
-const SIGN_OF_LIFE: Duration = Duration::from_millis(200);
-/// ... of which a loss takes a few ...
-const SIGN_OF_LIFE_ROUND_TRIPS: u32 = 8;
-/// ... and at most.
-const LAST_SIGN_OF_LIFE: Duration = Duration::from_millis(500);
-/// How long one that answers has to tell the mesh so.
+/// How long a node that is said to be dead and answers has to tell the mesh so.
 const OBJECTION: Duration = Duration::from_secs(1);
 /// Why the links to it are closed.
 const DEAD: &str = "this node is taken for dead";
@@ -27,10 +21,8 @@ impl<L: Invoke + Clone> Driver<L> {
         let Some(caller) = self.links.callers().get(node) else { return self.bury(node) };
         doubted.push(node);
         let inputs = self.inputs.clone();
-        let round_trips = caller.connection().rtt() * SIGN_OF_LIFE_ROUND_TRIPS;
-        let patience = LAST_SIGN_OF_LIFE.min(SIGN_OF_LIFE + round_trips);
         self.tasks.spawn_local(async move {
-            let verdict = if matches!(timeout(patience, rpc::ping(&caller)).await, Ok(Ok(()))) {
+            let verdict = if shows_life(&caller).await {
                 tracing::info!(target: "fnmesh::mesh", peer = %node, "node is said to be down, and answers");
                 sleep(OBJECTION).await;
                 Input::Objected(node)

@@ -26,6 +26,7 @@ use tokio::{
 
 pub(crate) use callers::Callers;
 pub(crate) use own::{OwnLinks, Setup};
+pub(crate) use unanswered::shows_life;
 
 use self::{served::Served, unanswered::unanswered};
 use crate::{

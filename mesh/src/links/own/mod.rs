@@ -27,7 +27,10 @@ use self::{
     lent::{Lent, Usage},
     rest::Rest,
 };
-use super::{DIAL_TIMEOUT, TWIN_GRACE, has_left, is_goodbye, unanswered::unanswered};
+use super::{
+    DIAL_TIMEOUT, TWIN_GRACE, has_left, is_goodbye,
+    unanswered::{shows_life, unanswered},
+};
 use crate::{
     Handle, NodeId,
     identity::{Admitted, admit},
@@ -244,7 +247,15 @@ impl Inner {
                     let reason = ended.and_then(Result::ok).map_or_else(String::new, |reason| reason.to_string());
                     return End::Lost(reason.into());
                 }
-                reason = unanswered(&link.caller) => return End::Lost(reason.to_string().into()),
+                reason = unanswered(&link.caller) => {
+                    // Where the peer is dead, a second call of the same client had better not be lost to it before the
+                    // node sees that, too.
+                    if !shows_life(shared).await {
+                        shared.connection().close(GOODBYE, reason.as_bytes());
+                        return End::Beside;
+                    }
+                    return End::Lost(reason.to_string().into());
+                }
                 () = self.moved(peer, link.address) => return End::Moved,
                 () = link.usage.idle(self.bounds.idle_after) => return End::Idle,
             }

@@ -1,4 +1,4 @@
-use std::{net::Ipv4Addr, path::Path, pin::Pin, time::SystemTime};
+use std::{net::Ipv4Addr, path::Path, pin::Pin, sync::Mutex, time::SystemTime};
 
 use bytes::Bytes;
 use fnmesh_invoke::{
@@ -20,13 +20,18 @@ use crate::{
     transport::quic::Congestion,
 };
 
-/// Never says what `shop/slow` is.
+/// Never says what `shop/slow` is, and does nothing at all while `shop/stopped` is asked for and [`STOP`] is held.
 struct Local;
+
+static STOP: Mutex<()> = Mutex::new(());
 
 impl Invoke for Local {
     async fn resolve(&self, app: &str, name: &str) -> Result<Arc<Function>, Error> {
         if name == "slow" {
             std::future::pending::<()>().await;
+        }
+        if name == "stopped" {
+            drop(STOP.lock());
         }
         Err(Error::UnknownFunction { function: format!("{app}/{name}"), nearest: Vec::new() })
     }
@@ -50,7 +55,8 @@ fn start(directory: &Path, name: &str, join: Option<Join>) -> Mesh {
         directory: directory.join(name),
         join,
         congestion: Congestion::Cubic,
-        membership: membership::Config::default(),
+        // What is seen of a peer is seen on its links.
+        membership: membership::Config { suspicion: Duration::from_secs(60), ..membership::Config::default() },
     };
     Mesh::start(config, Profile::default(), || Rc::new(Local)).unwrap()
 }
@@ -125,13 +131,14 @@ fn run(test: impl Future<Output = ()>) {
     LocalSet::new().block_on(&runtime, test);
 }
 
+fn describe(lent: &Lent, name: &str) -> tokio::task::JoinHandle<Result<Function, PeerError>> {
+    let (caller, id) = (lent.caller().clone(), FunctionId { app: "shop".into(), name: name.into() });
+    spawn_local(async move { rpc::describe(&caller, id).await })
+}
+
 /// A request that the second node does not answer, under way.
 async fn unanswered_call(lent: &Lent) -> tokio::task::JoinHandle<Result<Function, PeerError>> {
-    let caller = lent.caller().clone();
-    let call = spawn_local(async move {
-        let id = FunctionId { app: "shop".into(), name: "slow".into() };
-        rpc::describe(&caller, id).await
-    });
+    let call = describe(lent, "slow");
     // The answer to what came after it on the same stream: it has arrived.
     tokio::task::yield_now().await;
     rpc::ping(lent.caller()).await.unwrap();
@@ -196,6 +203,23 @@ fn own_link_ends_with_the_link_of_the_node() {
         let again = pair.own().await;
         assert!(rpc::ping(again.caller()).await.is_ok());
         assert_ne!(id(again.caller()), id(own.caller()));
+    });
+}
+
+/// Else who calls again would lose a second call to it, until that is seen on the link of the node as well.
+#[test]
+fn own_link_to_a_peer_that_is_dead_ends_with_the_link_of_the_node() {
+    run(async {
+        let pair = Pair::new(BOUNDS).await;
+        // Then the own link is the first that is seen to be dead.
+        sleep(Duration::from_millis(500)).await;
+        let own = pair.own().await;
+        sleep(Duration::from_millis(700)).await;
+        let (shared, stopped) = (pair.shared(), STOP.lock());
+        let ended = describe(&own, "stopped").await.unwrap();
+        drop(stopped);
+        assert!(matches!(ended, Err(PeerError::Lost(_))), "{ended:?}");
+        assert!(shared.connection().close_reason().is_some());
     });
 }
 

@@ -27,7 +27,8 @@ pub trait Control: Send + Sync + 'static {
     /// Appends metrics in the Prometheus text format to `/_/metrics`.
     fn metrics(&self, out: &mut String);
 
-    /// Has the calling thread run in batches, or as usual again, while others want its core; whether it does so.
+    /// Has the calling thread run in batches, or else soon and in short turns, while others want its core; whether it
+    /// does so.
     fn run_in_batches(&self, batched: bool) -> bool;
 
     /// What else is to be read at `/_/{path}`, if there is something.

@@ -64,7 +64,9 @@ pub(crate) struct Thread<I> {
 }
 
 impl<I: Invoke> Thread<I> {
+    /// The calling one.
     pub(crate) fn new(invoker: I, shared: Arc<Shared>, index: usize) -> Self {
+        let turns = Turns::begin(&*shared.control);
         Self {
             invoker,
             shared,
@@ -72,7 +74,7 @@ impl<I: Invoke> Thread<I> {
             hub: Hub::default(),
             buffers: Rc::new(Buffers::new()),
             tasks: TaskTracker::new(),
-            turns: Turns::new(),
+            turns,
         }
     }
 

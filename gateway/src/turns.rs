@@ -2,7 +2,7 @@
 //!
 //! One that answers a lot runs in batches: `SCHED_BATCH`. It does not interrupt whoever woke it, so that more requests
 //! and answers have come when its turn does, and each system call and switch is for several of them. With few answers
-//! it runs as any other thread, as soon as something comes.
+//! it runs as soon as something comes, before threads that have longer turns.
 
 use std::{cell::Cell, time::Duration};
 
@@ -26,8 +26,10 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    pub(crate) fn new() -> Self {
-        Self { answers: Cell::default(), since: Cell::new(Instant::now()), is_settled: Cell::default() }
+    /// Those of the calling thread, which has given no answers yet.
+    pub(crate) fn begin(control: &dyn Control) -> Self {
+        let is_settled = !control.run_in_batches(false);
+        Self { answers: Cell::default(), since: Cell::new(Instant::now()), is_settled: Cell::new(is_settled) }
     }
 
     /// Counts an answer. Whether they have become many: then [`Self::run_in_batches`] is to be run on this thread.
@@ -104,7 +106,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn many_answers_within_a_short_time_are_many() {
-        let turns = Turns::new();
+        let turns = Turns::begin(&Noted::default());
         assert!(!answer(&turns, PORTION - 1));
         advance(LOOK).await;
         assert!(answer(&turns, 1));
@@ -113,7 +115,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn as_many_within_a_longer_time_are_not() {
-        let turns = Turns::new();
+        let turns = Turns::begin(&Noted::default());
         for _ in 0..10 {
             advance(LOOK + Duration::from_millis(1)).await;
             assert!(!answer(&turns, PORTION));
@@ -122,7 +124,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn thread_runs_in_batches_until_answers_are_few() {
-        let (turns, noted) = (Turns::new(), Noted::default());
+        let noted = Noted::default();
+        let turns = Turns::begin(&noted);
         for _ in 0..2 {
             assert!(answer(&turns, PORTION));
             let answers = async {
@@ -141,9 +144,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn thread_that_cannot_is_not_asked_again() {
-        let (turns, noted) = (Turns::new(), Noted { refuses: true, ..Noted::default() });
-        assert!(answer(&turns, PORTION));
-        turns.run_in_batches(&noted).await;
+        let turns = Turns::begin(&Noted { refuses: true, ..Noted::default() });
         assert!(!answer(&turns, 10 * PORTION));
     }
 }

@@ -126,8 +126,8 @@ impl Hold {
 
     async fn overfilled(&self, pid: u32, limit: u64) -> String {
         let Some(temporary) = &self.temporary else { return std::future::pending().await };
-        // Not while it starts: that would take time from it.
-        sleep(LOOK).await;
+        // There is nothing at first, and it starts, from which that would take time.
+        sleep(until_next_count(limit)).await;
         loop {
             let begin = Instant::now();
             let (held, counted) = (self.clone(), Arc::clone(temporary));
@@ -140,8 +140,7 @@ impl Hold {
                 let limit = limit >> 20;
                 return format!("its worker wrote more temporary files than its app's limit of {limit} MiB");
             }
-            let next = until_next_look(limit - used).clamp(SHORTEST_LOOK, LOOK);
-            sleep_until(begin + next.max(begin.elapsed() * COUNTING)).await;
+            sleep_until(begin + until_next_count(limit - used).max(begin.elapsed() * COUNTING)).await;
         }
     }
 
@@ -195,6 +194,11 @@ async fn unblocked<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
     spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
+/// When files with so much room left are to be counted again.
+fn until_next_count(left: u64) -> Duration {
+    until_next_look(left).min(LOOK)
+}
+
 /// When memory with so much room left can be full at the earliest.
 fn until_next_look(left: u64) -> Duration {
     Duration::from_micros(left / (FASTEST_BYTES / 1_000_000)).clamp(SHORTEST_LOOK, LONGEST_LOOK)
@@ -224,6 +228,19 @@ mod tests {
         std::fs::write(&events, "max 0\n").unwrap();
         assert_eq!((passes(PENALTY - LOOK).await, shares().as_str()), (None, "16"));
         assert_eq!((passes(LOOK * 3).await, shares().as_str()), (None, "1024"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_temporary_files_are_counted_soon() {
+        let parent = tempfile::tempdir().unwrap();
+        let temporary = Temporary::inside(parent.path()).unwrap();
+        std::fs::write(temporary.path().join("file"), vec![1; 9 << 20]).unwrap();
+        let hold = Hold { cgroup: None, temporary: Some(Arc::new(temporary)) };
+        let passes = async |limit, time| timeout(time, hold.overfilled(std::process::id(), limit)).await.ok();
+
+        let reason = passes(8 << 20, SHORTEST_LOOK + Duration::from_millis(1)).await.unwrap();
+        assert!(reason.contains("more temporary files than its app's limit of 8 MiB"), "{reason}");
+        assert_eq!(passes(512 << 20, LOOK * 4).await, None);
     }
 
     #[test]

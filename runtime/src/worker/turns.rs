@@ -1,4 +1,4 @@
-//! How a worker takes turns with others on the cores (`docs/adr/0039-turns-by-load.md`).
+//! How workers and gateway threads take turns with others on the cores (`docs/adr/0039-turns-by-load.md`).
 
 use std::{fs, io, time::Duration};
 
@@ -11,7 +11,7 @@ const SHORT: Duration = Duration::from_micros(100);
 /// As long as those of all others.
 const USUAL: Duration = Duration::ZERO;
 
-/// When a worker runs that has something to do, while others do as well.
+/// When a thread runs that has something to do, while others do as well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Turns {
     /// Soon, and briefly: `SCHED_OTHER` with short turns. What it answers does not wait for those who compute.
@@ -70,11 +70,11 @@ impl Turns {
     }
 }
 
-/// Has the calling thread, which is none of a worker, run in batches (`SCHED_BATCH`) or as usual again while others
-/// want its core. Whether it does so: not where it was given other scheduling, or the kernel refuses.
+/// Has the calling thread, which is none of a worker, run in batches (`SCHED_BATCH`), or else soon and in short turns,
+/// while others want its core. Whether it does so: not where it was given other scheduling, or the kernel refuses.
 pub fn run_in_batches(batched: bool) -> bool {
-    let policy = if batched { libc::SCHED_BATCH } else { libc::SCHED_OTHER };
-    Turns::has_one(0) && schedule(0, policy, USUAL).is_ok()
+    let turns = if batched { Turns::Batched } else { Turns::Prompt };
+    Turns::has_one(0) && turns.take().is_ok()
 }
 
 /// Changes the policy of a thread, and how long its turns are. How nice it is stays.
@@ -154,14 +154,31 @@ mod tests {
     fn thread_of_the_node_runs_in_batches_unless_it_was_given_other_scheduling() {
         // SAFETY: reads nothing of this process.
         let policy = || unsafe { libc::sched_getscheduler(0) };
-        for (batched, expected) in [(true, libc::SCHED_BATCH), (false, libc::SCHED_OTHER), (true, libc::SCHED_BATCH)] {
+        for (batched, turns, expected) in [
+            (true, Turns::Batched, libc::SCHED_BATCH),
+            (false, Turns::Prompt, libc::SCHED_OTHER),
+            (true, Turns::Batched, libc::SCHED_BATCH),
+        ] {
             assert!(run_in_batches(batched));
             assert_eq!(policy(), expected);
+            let turn = turn();
+            turns.take().unwrap();
+            assert_eq!(turn, self::turn());
         }
         // SAFETY: reads the policy alone.
         unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &libc::sched_param { sched_priority: 0 }) };
         assert!(!run_in_batches(true));
         assert_eq!(policy(), libc::SCHED_IDLE);
+    }
+
+    /// How long a turn of the calling thread is, in nanoseconds: 0 where the kernel does not say.
+    fn turn() -> u64 {
+        // SAFETY: all of its fields are numbers.
+        let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+        let size = size_of::<libc::sched_attr>() as u32;
+        // SAFETY: the pointer is to a value on this stack of that size, which the call fills.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) }, 0);
+        attributes.sched_runtime
     }
 
     #[test]

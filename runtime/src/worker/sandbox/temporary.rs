@@ -73,6 +73,12 @@ impl Temporary {
         Ok(Self { path, root: Arc::clone(&above.root), _above: Some(Arc::clone(above)) })
     }
 
+    /// That of a node which has no other worker.
+    #[cfg(test)]
+    pub(crate) fn inside(parent: &Path) -> io::Result<Self> {
+        Root::new(parent)?.directory()
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -84,13 +84,14 @@ mod tests {
     #[derive(Default)]
     struct Noted {
         batched: AtomicBool,
-        refuses: bool,
+        refuses: AtomicBool,
     }
 
     impl Control for Noted {
         fn run_in_batches(&self, batched: bool) -> bool {
-            self.batched.store(batched && !self.refuses, Relaxed);
-            !self.refuses
+            let agrees = !self.refuses.load(Relaxed);
+            self.batched.store(batched && agrees, Relaxed);
+            agrees
         }
 
         fn health(&self) -> Value {
@@ -144,7 +145,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn thread_that_cannot_is_not_asked_again() {
-        let turns = Turns::begin(&Noted { refuses: true, ..Noted::default() });
+        let noted = Noted::default();
+        let turns = Turns::begin(&noted);
+        noted.refuses.store(true, Relaxed);
+        assert!(!answer(&Turns::begin(&noted), 10 * PORTION), "it could not from the beginning");
+        assert!(answer(&turns, PORTION));
+        turns.run_in_batches(&noted).await;
         assert!(!answer(&turns, 10 * PORTION));
     }
 }

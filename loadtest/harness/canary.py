@@ -8,7 +8,6 @@ import http.client
 import itertools
 import json
 import math
-import os
 import subprocess
 import sys
 import threading
@@ -16,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from . import LOADTEST, servers
+from . import LOADTEST, proc, servers
 
 PER_SECOND = 50
 # As many calls may be without an answer before one is sent late.
@@ -109,7 +108,7 @@ def main() -> None:
     begin, numbers, over = time.perf_counter(), itertools.count(), threading.Event()
 
     def call_on() -> None:
-        run_first()
+        proc.run_first()
         with contextlib.closing(http.client.HTTPConnection(address, timeout=ANSWER_SECONDS)) as connection:
             # Whoever is free takes the next one; `next` of a count is atomic.
             for number in numbers:
@@ -138,12 +137,6 @@ def sing(connection: http.client.HTTPConnection, path: str, number: int) -> str 
         connection.close()
         return repr(error)
     return None if (status, body) == (200, json.dumps(number + 1).encode()) else f"{status} {body[:200]!r}"
-
-
-def run_first() -> None:
-    """Lets this thread run before all others where that is allowed: callers are on other machines in earnest."""
-    with contextlib.suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 
 
 if __name__ == "__main__":

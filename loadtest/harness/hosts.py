@@ -11,8 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from . import servers
-from .canary import run_first
+from . import proc, servers
 
 # Of sched.h.
 _CLONE_NEWNET = 0x40000000
@@ -26,7 +25,7 @@ class Switch:
         self._names = names
         self._process = subprocess.Popen(
             [servers.binary("fnmesh-switch"), "--seed", str(seed), *names],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, preexec_fn=run_first,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, preexec_fn=proc.run_first,
         )
         if self._process.stdout.readline() != "ready\n":
             raise SystemExit(f"fnmesh-switch ended with status {self._process.wait()}; it takes root and /dev/net/tun")

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import servers, wrk
+from . import proc, servers, wrk
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Load:
     threads: int = 1
     # Milliseconds between two looks; all times are so much too long. 0: it wakes for each call and each answer.
     grain: float = 0.0
+    # Whether it runs before the server wherever both want a core.
+    first: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ def run(request: wrk.Request, load: Load) -> Run:
     if request.body is not None:
         command += ["--body", request.body]
     limit = load.warm_up + load.seconds + load.drain + 60
-    finished = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit)
+    finished = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit,
+        preexec_fn=proc.run_first if load.first else None,
+    )
     if finished.returncode:
         raise wrk.Failed(f"the open-loop generator ended with status {finished.returncode}: {finished.stderr}")
     return parse(finished.stdout, load)

@@ -58,6 +58,14 @@ class Proc(unittest.TestCase):
         subprocess.run([sys.executable, "-c", "sum(range(10_000_000))"], check=True)
         self.assertGreater(proc.cpu_seconds(os.getpid()), before)
 
+    def test_a_caller_runs_first_where_that_is_allowed(self):
+        says = [sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"]
+        said = subprocess.run(says, preexec_fn=proc.run_first, capture_output=True, text=True, check=True).stdout
+        self.assertEqual(int(said), os.SCHED_FIFO if self.may_run_first() else os.SCHED_OTHER)
+
+    def may_run_first(self) -> bool:
+        return subprocess.run(["chrt", "--fifo", "1", "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0
+
 
 class Wrk(unittest.TestCase):
     LINE = (

@@ -1,6 +1,6 @@
 //! How workers and gateway threads take turns with others on the cores (`docs/adr/0039-turns-by-load.md`).
 
-use std::{fs, io, time::Duration};
+use std::{fs, io, process, time::Duration};
 
 /// From so many calls a second on a worker runs in batches, until they are half as many.
 const MANY: f64 = 2_000.0;
@@ -10,6 +10,8 @@ const MUCH: f64 = 0.2;
 const SHORT: Duration = Duration::from_micros(100);
 /// As long as those of all others.
 const USUAL: Duration = Duration::ZERO;
+/// How much less nice than its process a thread of the node is that runs soon.
+const AHEAD: libc::c_int = 10;
 
 /// When a thread runs that has something to do, while others do as well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,25 +64,40 @@ impl Turns {
         [libc::SCHED_OTHER, libc::SCHED_BATCH].map(libc::c_long::from).contains(&policy)
     }
 
+    /// How nice the thread is stays.
     fn set(self, thread: libc::pid_t) -> io::Result<()> {
+        self.set_with(thread, niceness(thread))
+    }
+
+    fn set_with(self, thread: libc::pid_t, nice: libc::c_int) -> io::Result<()> {
         match self {
-            Self::Prompt => schedule(thread, libc::SCHED_OTHER, SHORT),
-            Self::Batched => schedule(thread, libc::SCHED_BATCH, USUAL),
+            Self::Prompt => schedule(thread, libc::SCHED_OTHER, SHORT, nice),
+            Self::Batched => schedule(thread, libc::SCHED_BATCH, USUAL, nice),
         }
     }
 }
 
-/// Has the calling thread, which is none of a worker, run in batches (`SCHED_BATCH`), or else soon and in short turns,
-/// while others want its core. Whether it does so: not where it was given other scheduling, or the kernel refuses.
+/// Has the calling thread, which is none of a worker, run in batches (`SCHED_BATCH`) and be as nice as its process; or
+/// else soon, in short turns, and less nice than its process where that is allowed. Whether it does so: not where it was
+/// given other scheduling, or the kernel refuses.
 pub fn run_in_batches(batched: bool) -> bool {
-    let turns = if batched { Turns::Batched } else { Turns::Prompt };
-    Turns::has_one(0) && turns.take().is_ok()
+    let usual = niceness(process::id().cast_signed());
+    let takes = |turns: Turns, nice| turns.set_with(0, nice).is_ok();
+    Turns::has_one(0)
+        && match batched {
+            true => takes(Turns::Batched, usual),
+            false => takes(Turns::Prompt, usual - AHEAD) || takes(Turns::Prompt, usual),
+        }
 }
 
-/// Changes the policy of a thread, and how long its turns are. How nice it is stays.
-fn schedule(thread: libc::pid_t, policy: libc::c_int, turn: Duration) -> io::Result<()> {
+/// How nice a thread is. A process has the number of its first one.
+fn niceness(thread: libc::pid_t) -> libc::c_int {
     // SAFETY: reads nothing of this process.
-    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, thread.cast_unsigned()) };
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, thread.cast_unsigned()) }
+}
+
+/// Changes the policy of a thread, how long its turns are, and how nice it is.
+fn schedule(thread: libc::pid_t, policy: libc::c_int, turn: Duration, nice: libc::c_int) -> io::Result<()> {
     let attributes = libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,
         sched_policy: policy.cast_unsigned(),
@@ -154,13 +171,15 @@ mod tests {
     fn thread_of_the_node_runs_in_batches_unless_it_was_given_other_scheduling() {
         // SAFETY: reads nothing of this process.
         let policy = || unsafe { libc::sched_getscheduler(0) };
-        for (batched, turns, expected) in [
-            (true, Turns::Batched, libc::SCHED_BATCH),
-            (false, Turns::Prompt, libc::SCHED_OTHER),
-            (true, Turns::Batched, libc::SCHED_BATCH),
+        let usual = niceness(process::id().cast_signed());
+        let ahead = if may_be_less_nice() { (usual - AHEAD).max(-20) } else { usual };
+        for (batched, turns, expected, nice) in [
+            (true, Turns::Batched, libc::SCHED_BATCH, usual),
+            (false, Turns::Prompt, libc::SCHED_OTHER, ahead),
+            (true, Turns::Batched, libc::SCHED_BATCH, usual),
         ] {
             assert!(run_in_batches(batched));
-            assert_eq!(policy(), expected);
+            assert_eq!((policy(), niceness(0)), (expected, nice));
             let turn = turn();
             turns.take().unwrap();
             assert_eq!(turn, self::turn());
@@ -169,6 +188,13 @@ mod tests {
         unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &libc::sched_param { sched_priority: 0 }) };
         assert!(!run_in_batches(true));
         assert_eq!(policy(), libc::SCHED_IDLE);
+    }
+
+    /// Whether a thread of this process may be less nice than it is.
+    fn may_be_less_nice() -> bool {
+        // SAFETY: changes that one thread alone, which ends.
+        let tries = || unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness(0) - AHEAD) };
+        thread::spawn(tries).join().unwrap() == 0
     }
 
     /// How long a turn of the calling thread is, in nanoseconds: 0 where the kernel does not say.

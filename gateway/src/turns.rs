@@ -2,7 +2,7 @@
 //!
 //! One that answers a lot runs in batches: `SCHED_BATCH`. It does not interrupt whoever woke it, so that more requests
 //! and answers have come when its turn does, and each system call and switch is for several of them. With few answers
-//! it runs as soon as something comes, before threads that have longer turns.
+//! it runs as soon as something comes, before threads that have longer turns or are as nice as the node.
 
 use std::{cell::Cell, time::Duration};
 

@@ -19,6 +19,17 @@ use crate::{
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// What a gateway thread does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Load {
+    /// Little: it should run before others, who hardly notice.
+    Little,
+    /// Few requests, which take long, as large bodies do: it should run soon, and leave others their part.
+    Long,
+    /// Many requests: it should let them come together.
+    Many,
+}
+
 /// Facts of the node that the gateway does not know.
 pub trait Control: Send + Sync + 'static {
     /// Members that `/_/health` has in addition; an object.
@@ -27,9 +38,8 @@ pub trait Control: Send + Sync + 'static {
     /// Appends metrics in the Prometheus text format to `/_/metrics`.
     fn metrics(&self, out: &mut String);
 
-    /// Has the calling thread run in batches, or else soon and in short turns, while others want its core; whether it
-    /// does so.
-    fn run_in_batches(&self, batched: bool) -> bool;
+    /// Has the calling thread run as becomes its load while others want its core; whether it does so.
+    fn take_turns(&self, load: Load) -> bool;
 
     /// What else is to be read at `/_/{path}`, if there is something.
     fn resource(&self, path: &str) -> Option<Value>;

@@ -46,7 +46,7 @@ pub(crate) async fn converse<I: Invoke>(thread: &Rc<Thread<I>>, wire: &Wire, mut
             Ok(None) => return,
             Err(refusal) => {
                 let response = respond::rejection(&refusal.into(), None);
-                thread.answered(response.status);
+                thread.counters().answered(response.status);
                 if respond(wire, response, &head, false).await.is_ok() {
                     wire.farewell(true).await;
                 }

@@ -43,5 +43,5 @@ mod thread;
 mod turns;
 
 pub use config::Config;
-pub use control::Control;
+pub use control::{Control, Load};
 pub use server::Server;

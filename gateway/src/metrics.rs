@@ -30,6 +30,11 @@ impl Counters {
         increment(&self.answers[class]);
     }
 
+    /// All answers.
+    pub(crate) fn answers(&self) -> u64 {
+        self.answers.iter().map(|count| count.load(Relaxed)).sum()
+    }
+
     pub(crate) fn opened(&self) {
         increment(&self.opened);
     }

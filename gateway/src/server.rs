@@ -26,6 +26,7 @@ use crate::{
     guard::{Connections, Memory},
     metrics::Counters,
     thread::{Shared, Thread},
+    turns::{Wakes, follow_load},
 };
 
 /// A running gateway. Dropping it drops its connections; [`Server::drain`] ends them properly.
@@ -130,13 +131,22 @@ fn serve<I: Invoke>(
     invoker: &impl Fn(usize) -> I,
     ready: &mpsc::Sender<io::Result<()>>,
 ) {
-    let runtime = match Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default()) {
+    let wakes = Arc::new(Wakes::default());
+    let noted = Arc::clone(&wakes);
+    let mut builder = Builder::new_current_thread();
+    builder.enable_io().enable_time().on_thread_unpark(move || noted.note());
+    let runtime = match builder.build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => {
             let _ = ready.send(Err(error));
             return;
         }
     };
+    let followed = Arc::clone(&shared);
+    // Not one of the tasks that a drain waits for.
+    runtime.spawn_local(async move {
+        follow_load(&*followed.control, || followed.counters[index].answers(), &wakes).await;
+    });
     let served = runtime.block_on(async {
         let thread = Rc::new(Thread::new(invoker(index), shared, index));
         // The receiver is gone when another thread could not start; then `stop` is cancelled.

@@ -54,7 +54,7 @@ pub(crate) async fn answer<I: Invoke>(
     if let Answer::Full(body) = &mut response.body {
         *body = thread.shared.memory.lease().hold(std::mem::take(body));
     }
-    thread.answered(response.status);
+    thread.counters().answered(response.status);
     if let Some(seen) = seen {
         seen.log(&response);
     }

@@ -15,11 +15,10 @@ use std::{
 };
 
 use fnmesh_invoke::Invoke;
-use http::{HeaderValue, StatusCode};
+use http::HeaderValue;
 use tokio::{
     net::{TcpListener, TcpStream},
     select,
-    task::spawn_local,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -32,7 +31,6 @@ use crate::{
     http2,
     hub::Hub,
     metrics::Counters,
-    turns::Turns,
 };
 
 /// What all threads of a server share.
@@ -60,13 +58,11 @@ pub(crate) struct Thread<I> {
     hub: Hub,
     buffers: Rc<Buffers>,
     tasks: TaskTracker,
-    turns: Turns,
 }
 
 impl<I: Invoke> Thread<I> {
     /// The calling one.
     pub(crate) fn new(invoker: I, shared: Arc<Shared>, index: usize) -> Self {
-        let turns = Turns::begin(&*shared.control);
         Self {
             invoker,
             shared,
@@ -74,7 +70,6 @@ impl<I: Invoke> Thread<I> {
             hub: Hub::default(),
             buffers: Rc::new(Buffers::new()),
             tasks: TaskTracker::new(),
-            turns,
         }
     }
 
@@ -84,16 +79,6 @@ impl<I: Invoke> Thread<I> {
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.shared.counters[self.index]
-    }
-
-    /// Counts an answer.
-    pub(crate) fn answered(self: &Rc<Self>, status: StatusCode) {
-        self.counters().answered(status);
-        if self.turns.note_answer() {
-            let thread = Rc::clone(self);
-            // Not one of the tasks that a drain waits for.
-            spawn_local(async move { thread.turns.run_in_batches(&*thread.shared.control).await });
-        }
     }
 
     pub(crate) fn hub(&self) -> &Hub {

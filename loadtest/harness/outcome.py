@@ -92,7 +92,7 @@ class Outcome:
 def render(outcomes: list[Outcome]) -> str:
     """A row per function."""
     head = ["function", "peak/s", "offered", "goodput/s", "of peak", "p99 ms", "refused/s", "refused p50 ms", "p99 ms",
-            "max ms", "errors", "generator late, p99 ms", "node MiB before", "most", "after", "back after"]
+            "max ms", "errors", "generator late, p99 ms", "max ms", "node MiB before", "most", "after", "back after"]
     return report.table(head, [_row(outcome) for outcome in outcomes])
 
 
@@ -109,7 +109,7 @@ def _row(outcome: Outcome) -> list[str]:
         f"{sum(run.refused_per_second) / run.load.seconds:,.0f}",
         *(report.milliseconds(time) for time in (refused.p50, refused.p99, refused.max)),
         f"{run.bad:,}",
-        report.milliseconds(run.lag.p99),
+        *(report.milliseconds(time) for time in (run.lag.p99, run.lag.max)),
         *(report.mebibytes(size) for size in (outcome.rss_before, outcome.rss_most, outcome.rss_after)),
         "never" if recovery is None else f"{recovery} s",
     ]

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use fnmesh_gateway::Control;
+use fnmesh_gateway::{Control, Load};
 use fnmesh_mesh::Handle;
-use fnmesh_runtime::sandbox::Levels;
+use fnmesh_runtime::{OwnTurns, sandbox::Levels, take_turns};
 use serde_json::{Value, json};
 
 use crate::mesh;
@@ -40,8 +40,12 @@ impl Control for Admin {
         })
     }
 
-    fn run_in_batches(&self, batched: bool) -> bool {
-        fnmesh_runtime::run_in_batches(batched)
+    fn take_turns(&self, load: Load) -> bool {
+        take_turns(match load {
+            Load::Little => OwnTurns::First,
+            Load::Long => OwnTurns::Soon,
+            Load::Many => OwnTurns::Batched,
+        })
     }
 
     fn resource(&self, path: &str) -> Option<Value> {

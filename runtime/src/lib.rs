@@ -34,4 +34,7 @@ pub use app::{App, AppError, Module};
 pub use config::Config;
 pub use local::Local;
 pub use runtime::{Demand, Runtime};
-pub use worker::{sandbox, turns::run_in_batches};
+pub use worker::{
+    sandbox,
+    turns::{OwnTurns, take_turns},
+};

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use fnmesh_gateway::{Config, Control, Server};
+use fnmesh_gateway::{Config, Control, Load, Server};
 use fnmesh_invoke::{AppState, Function};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -25,7 +25,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 struct Facts;
 
 impl Control for Facts {
-    fn run_in_batches(&self, _: bool) -> bool {
+    fn take_turns(&self, _: Load) -> bool {
         false
     }
 

@@ -10,8 +10,12 @@ const MUCH: f64 = 0.2;
 const SHORT: Duration = Duration::from_micros(100);
 /// As long as those of all others.
 const USUAL: Duration = Duration::ZERO;
-/// How much less nice than its process a thread of the node is that runs soon.
+/// How much less nice than its process a thread of the node is that runs soon ([`OwnTurns`]).
 const AHEAD: libc::c_int = 10;
+/// How a thread of the node runs before all ordinary ones; nobody else is likely to ask for just that.
+const FIRST: libc::c_int = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+/// The least that comes before them.
+const FIRST_PRIORITY: u32 = 1;
 
 /// When a thread runs that has something to do, while others do as well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,34 +63,50 @@ impl Turns {
 
     /// Whether a thread is scheduled as one of these.
     fn has_one(thread: libc::pid_t) -> bool {
-        // SAFETY: reads nothing of this process. Not every C library has a function for it.
-        let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, thread) };
-        [libc::SCHED_OTHER, libc::SCHED_BATCH].map(libc::c_long::from).contains(&policy)
+        [libc::SCHED_OTHER, libc::SCHED_BATCH].contains(&(policy(thread) & !libc::SCHED_RESET_ON_FORK))
     }
 
     /// How nice the thread is stays.
     fn set(self, thread: libc::pid_t) -> io::Result<()> {
-        self.set_with(thread, niceness(thread))
+        schedule(thread, &self.attributes(niceness(thread)))
     }
 
-    fn set_with(self, thread: libc::pid_t, nice: libc::c_int) -> io::Result<()> {
-        match self {
-            Self::Prompt => schedule(thread, libc::SCHED_OTHER, SHORT, nice),
-            Self::Batched => schedule(thread, libc::SCHED_BATCH, USUAL, nice),
-        }
+    fn attributes(self, nice: libc::c_int) -> libc::sched_attr {
+        let (policy, turn) = match self {
+            Self::Prompt => (libc::SCHED_OTHER, SHORT),
+            Self::Batched => (libc::SCHED_BATCH, USUAL),
+        };
+        libc::sched_attr { sched_nice: nice, sched_runtime: turn.as_nanos() as u64, ..attributes(policy) }
     }
 }
 
-/// Has the calling thread, which is none of a worker, run in batches (`SCHED_BATCH`) and be as nice as its process; or
-/// else soon, in short turns, and less nice than its process where that is allowed. Whether it does so: not where it was
-/// given other scheduling, or the kernel refuses.
-pub fn run_in_batches(batched: bool) -> bool {
+/// When a thread of the node itself runs that has something to do, while others do as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnTurns {
+    /// Before all ordinary threads, where that is allowed (`SCHED_FIFO`), else soon. For one that does little: it keeps
+    /// its core until it sleeps.
+    First,
+    /// In short turns; also less nice than the process, where that is allowed.
+    Soon,
+    /// When whoever woke it sleeps or has used up its turn: `SCHED_BATCH`.
+    Batched,
+}
+
+/// Gives the calling thread these turns, and what it starts ordinary ones. Whether it has them: not where it was given
+/// other scheduling, or the kernel refuses.
+pub fn take_turns(turns: OwnTurns) -> bool {
     let usual = niceness(process::id().cast_signed());
-    let takes = |turns: Turns, nice| turns.set_with(0, nice).is_ok();
-    Turns::has_one(0)
-        && match batched {
-            true => takes(Turns::Batched, usual),
-            false => takes(Turns::Prompt, usual - AHEAD) || takes(Turns::Prompt, usual),
+    let takes = |way: libc::sched_attr| {
+        let way = libc::sched_attr { sched_flags: libc::SCHED_FLAG_RESET_ON_FORK as u64, ..way };
+        schedule(0, &way).is_ok()
+    };
+    let soon = || [usual - AHEAD, usual].into_iter().any(|nice| takes(Turns::Prompt.attributes(nice)));
+    let first = libc::sched_attr { sched_priority: FIRST_PRIORITY, ..attributes(libc::SCHED_FIFO) };
+    (Turns::has_one(0) || policy(0) == FIRST)
+        && match turns {
+            OwnTurns::First => takes(first) || soon(),
+            OwnTurns::Soon => soon(),
+            OwnTurns::Batched => takes(Turns::Batched.attributes(usual)),
         }
 }
 
@@ -96,20 +116,30 @@ fn niceness(thread: libc::pid_t) -> libc::c_int {
     unsafe { libc::getpriority(libc::PRIO_PROCESS, thread.cast_unsigned()) }
 }
 
-/// Changes the policy of a thread, how long its turns are, and how nice it is.
-fn schedule(thread: libc::pid_t, policy: libc::c_int, turn: Duration, nice: libc::c_int) -> io::Result<()> {
-    let attributes = libc::sched_attr {
+/// How a thread is scheduled, and whether what it starts is not; less than 0 where there is none.
+fn policy(thread: libc::pid_t) -> libc::c_int {
+    // SAFETY: reads nothing of this process. Not every C library has a function for it.
+    unsafe { libc::syscall(libc::SYS_sched_getscheduler, thread) as libc::c_int }
+}
+
+/// Those of a thread with this policy and usual turns, of niceness 0.
+fn attributes(policy: libc::c_int) -> libc::sched_attr {
+    libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,
         sched_policy: policy.cast_unsigned(),
         sched_flags: 0,
-        sched_nice: nice,
+        sched_nice: 0,
         sched_priority: 0,
-        sched_runtime: turn.as_nanos() as u64,
+        sched_runtime: USUAL.as_nanos() as u64,
         sched_deadline: 0,
         sched_period: 0,
-    };
-    // SAFETY: the pointer is to a value on this stack, which the call only reads, and which says its size.
-    match unsafe { libc::syscall(libc::SYS_sched_setattr, thread, &raw const attributes, 0) } {
+    }
+}
+
+/// Changes how a thread is scheduled.
+fn schedule(thread: libc::pid_t, attributes: &libc::sched_attr) -> io::Result<()> {
+    // SAFETY: the pointer is to a value that the call only reads, and which says its size.
+    match unsafe { libc::syscall(libc::SYS_sched_setattr, thread, &raw const *attributes, 0) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -118,6 +148,11 @@ fn schedule(thread: libc::pid_t, policy: libc::c_int, turn: Duration, nice: libc
 #[cfg(test)]
 mod tests {
     use std::{sync::mpsc, thread};
+
+    use rustix::{
+        process::{Resource, Rlimit, setrlimit},
+        thread::{CapabilitySet, capabilities, set_capabilities},
+    };
 
     use super::*;
 
@@ -169,32 +204,65 @@ mod tests {
 
     #[test]
     fn thread_of_the_node_runs_in_batches_unless_it_was_given_other_scheduling() {
-        // SAFETY: reads nothing of this process.
-        let policy = || unsafe { libc::sched_getscheduler(0) };
-        let usual = niceness(process::id().cast_signed());
-        let ahead = if may_be_less_nice() { (usual - AHEAD).max(-20) } else { usual };
-        for (batched, turns, expected, nice) in [
-            (true, Turns::Batched, libc::SCHED_BATCH, usual),
-            (false, Turns::Prompt, libc::SCHED_OTHER, ahead),
-            (true, Turns::Batched, libc::SCHED_BATCH, usual),
-        ] {
-            assert!(run_in_batches(batched));
-            assert_eq!((policy(), niceness(0)), (expected, nice));
-            let turn = turn();
-            turns.take().unwrap();
-            assert_eq!(turn, self::turn());
-        }
-        // SAFETY: reads the policy alone.
-        unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &libc::sched_param { sched_priority: 0 }) };
-        assert!(!run_in_batches(true));
-        assert_eq!(policy(), libc::SCHED_IDLE);
+        takes_turns_as_allowed();
+        // Without the privilege a thread whose children are ordinary must stay one.
+        let other = libc::SCHED_IDLE | libc::SCHED_RESET_ON_FORK;
+        // SAFETY: the pointer is to a value that is only read.
+        unsafe { libc::sched_setscheduler(0, other, &libc::sched_param { sched_priority: 0 }) };
+        assert!(!take_turns(OwnTurns::Batched));
+        assert_eq!(policy(0), other);
     }
 
-    /// Whether a thread of this process may be less nice than it is.
-    fn may_be_less_nice() -> bool {
-        // SAFETY: changes that one thread alone, which ends.
-        let tries = || unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness(0) - AHEAD) };
-        thread::spawn(tries).join().unwrap() == 0
+    #[test]
+    fn thread_of_a_node_without_the_privilege_runs_as_soon_as_limits_allow() {
+        let raised = Rlimit { current: Some(40), maximum: Some(40) };
+        // Who may not has other limits.
+        let _ = setrlimit(Resource::Nice, raised);
+        let mut capabilities = capabilities(None).unwrap();
+        capabilities.effective.remove(CapabilitySet::SYS_NICE);
+        set_capabilities(None, capabilities).unwrap();
+        takes_turns_as_allowed();
+    }
+
+    /// Has the calling thread run in batches and soon, and a thread that it starts as usual.
+    fn takes_turns_as_allowed() {
+        let usual = niceness(process::id().cast_signed());
+        let (first, soon, batched) = (first(usual), soon(usual), (libc::SCHED_BATCH, usual));
+        for (turns, expected) in [
+            (OwnTurns::First, first),
+            (OwnTurns::Batched, batched),
+            (OwnTurns::Soon, soon),
+            (OwnTurns::Batched, batched),
+            (OwnTurns::First, first),
+            (OwnTurns::Soon, soon),
+        ] {
+            assert!(take_turns(turns));
+            assert_eq!((policy(0), niceness(0)), (expected.0 | libc::SCHED_RESET_ON_FORK, expected.1));
+            if expected.0 == libc::SCHED_OTHER {
+                let short = thread::spawn(|| Turns::Prompt.take().map(|()| turn())).join().unwrap();
+                assert_eq!(turn(), short.unwrap());
+            }
+            let started = thread::spawn(|| (policy(0), niceness(0))).join().unwrap();
+            assert!(started.0 != libc::SCHED_FIFO && started.1 >= usual.min(0), "{started:?}");
+        }
+    }
+
+    /// Policy and niceness of a thread like the calling one that runs first.
+    fn first(usual: libc::c_int) -> (libc::c_int, libc::c_int) {
+        let may = thread::spawn(|| {
+            // SAFETY: changes a thread that ends; the pointer is to a value that is only read.
+            unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &libc::sched_param { sched_priority: 1 }) == 0 }
+        });
+        if may.join().unwrap() { (libc::SCHED_FIFO, usual) } else { soon(usual) }
+    }
+
+    /// The same of one that runs soon.
+    fn soon(usual: libc::c_int) -> (libc::c_int, libc::c_int) {
+        let may = thread::spawn(|| {
+            // SAFETY: changes a thread that ends.
+            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness(0) - AHEAD) == 0 }
+        });
+        (libc::SCHED_OTHER, if may.join().unwrap() { (usual - AHEAD).max(-20) } else { usual })
     }
 
     /// How long a turn of the calling thread is, in nanoseconds: 0 where the kernel does not say.

@@ -19,6 +19,8 @@ const PORTION: u64 = 1024;
 /// The same for what a thread computes, as a part of one core.
 const MUCH: f64 = 0.2;
 const LOOK: Duration = Duration::from_millis(200);
+/// That there are many answers is seen so often meanwhile: each until then costs more than it has to.
+const STEPS: u32 = 10;
 
 /// Tells when a thread wakes, so that nothing has to look at one that sleeps.
 #[derive(Debug, Default)]
@@ -85,11 +87,21 @@ pub(crate) async fn follow_load(control: &dyn Control, answers: impl Fn() -> u64
             if load == Load::Little {
                 wakes.next().await;
             }
-            let before = Done::now(answers());
-            sleep(LOOK).await;
-            load = Done::now(answers()).load(&before, load);
+            load = look(&answers, load).await;
         }
     }
+}
+
+/// What the calling thread does, which had that load until now.
+async fn look(answers: impl Fn() -> u64, load: Load) -> Load {
+    let before = Done::now(answers());
+    for _ in 0..STEPS {
+        sleep(LOOK / STEPS).await;
+        if load != Load::Many && answers() - before.answers >= PORTION {
+            return Load::Many;
+        }
+    }
+    Done::now(answers()).load(&before, load)
 }
 
 #[cfg(test)]
@@ -183,12 +195,12 @@ mod tests {
                 wakes.note();
                 sleep(LOOK / 2).await;
                 answers.fetch_add(PORTION, Relaxed);
+                sleep(LOOK / 4).await;
                 for _ in 0..5 {
-                    sleep(LOOK).await;
                     assert_eq!(noted.load(), Some(Load::Many));
                     answers.fetch_add(PORTION / 2, Relaxed);
+                    sleep(LOOK).await;
                 }
-                sleep(LOOK).await;
                 compute(LOOK.mul_f64(MUCH));
                 sleep(LOOK).await;
                 assert_eq!(noted.load(), Some(Load::Long));

@@ -19,7 +19,7 @@ const PORTION: u64 = 1024;
 /// The same for what a thread computes, as a part of one core.
 const MUCH: f64 = 0.2;
 const LOOK: Duration = Duration::from_millis(200);
-/// That there are many answers is seen so often meanwhile: each until then costs more than it has to.
+/// So often within [`LOOK`] it is seen whether answers are many already: until then each costs more than it has to.
 const STEPS: u32 = 10;
 
 /// Tells when a thread wakes, so that nothing has to look at one that sleeps.

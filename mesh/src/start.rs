@@ -16,8 +16,8 @@ use crate::{
     transport::{self, quic},
 };
 
-/// How long requests that are still read or answered may take when the node leaves: those it runs have ended by then, so
-/// this is for bytes on their way.
+/// How long requests that are still sent, read or answered may take when the node leaves: those it runs have ended by
+/// then, so this is for bytes on their way.
 pub(crate) const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// How long the last words on a socket may take to leave the machine.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);

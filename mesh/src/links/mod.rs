@@ -2,6 +2,7 @@
 //! thread may have a link of its own to a peer ([`OwnLinks`]), which the peer only serves.
 
 mod callers;
+mod leaving;
 mod own;
 mod served;
 mod unanswered;
@@ -25,6 +26,7 @@ use tokio::{
 };
 
 pub(crate) use callers::Callers;
+pub(crate) use leaving::LEFT;
 pub(crate) use own::{OwnLinks, Setup};
 pub(crate) use unanswered::shows_life;
 
@@ -32,7 +34,7 @@ use self::{served::Served, unanswered::unanswered};
 use crate::{
     NodeId,
     identity::{Admitted, DenyList, Identity, Refusal, admit, told},
-    rpc::{self, GOSSIP, OnlyCalls},
+    rpc::{BothWays, GOSSIP, OnlyCalls},
     transport::{Caller, GOODBYE, Handler, Work, frame::Limits, serve_counted},
 };
 
@@ -40,8 +42,6 @@ use crate::{
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages kept for a peer that is being dialled; membership sends new ones soon.
 const KEPT_MESSAGES: usize = 16;
-/// Why the links of a node end that leaves.
-pub(crate) const LEFT: &[u8] = b"the node has left";
 /// How long a link that lost against its twin stays, so that requests sent before the other side knew are answered.
 const TWIN_GRACE: Duration = Duration::from_secs(5);
 
@@ -69,7 +69,7 @@ pub(crate) struct Links<H> {
     /// What peers have asked for on any link.
     work: Rc<Work>,
     /// Whether this node leaves: what threads of peers have dialled then outlives the links of their nodes.
-    is_leaving: Cell<bool>,
+    is_leaving: Rc<Cell<bool>>,
     dialling: RefCell<HashMap<NodeId, Dial>>,
     tell: Box<dyn Fn(Change)>,
     tasks: RefCell<JoinSet<()>>,
@@ -100,7 +100,7 @@ impl<H: Handler> Links<H> {
             callers: Callers::default(),
             served: Served::default(),
             work: Rc::default(),
-            is_leaving: Cell::default(),
+            is_leaving: Rc::default(),
             dialling: RefCell::default(),
             tell: Box::new(tell),
             tasks: RefCell::default(),
@@ -202,7 +202,8 @@ impl<H: Handler> Links<H> {
     /// Takes an authenticated connection: serves the peer's requests, and uses it for calls unless its twin is better.
     pub(crate) fn add(self: &Rc<Self>, peer: NodeId, connection: Connection) {
         let (caller, run) = Caller::new(connection.clone(), Limits::default());
-        let handler = Rc::new((self.handler)(peer));
+        let (handler, is_leaving) = ((self.handler)(peer), Rc::clone(&self.is_leaving));
+        let handler = Rc::new(BothWays { handler, caller: caller.clone(), is_leaving });
         let serving = serve_counted(connection.clone(), handler, Limits::default(), Rc::clone(&self.work));
         let replaced = self.callers.get(peer);
         let is_better = replaced.as_ref().is_none_or(|old| self.prefers(peer, &connection, old.connection()));
@@ -269,25 +270,6 @@ impl<H: Handler> Links<H> {
                 caller.connection().close(GOODBYE, b"another link is used");
             }
         });
-    }
-
-    /// Waits until what peers have asked for, or have begun to ask for, is answered, at most for `last_answers`; then
-    /// until they have read what was sent to them, at most for `last_words`, and ends the links to them; then until
-    /// their threads have what they wait for, too, and have ended their own, for as long again.
-    pub(crate) async fn settle(&self, last_answers: Duration, last_words: Duration) {
-        let _ = timeout(last_answers, self.work.ended()).await;
-        let mut pings = JoinSet::new();
-        let callers: Vec<_> = self.callers.all();
-        for caller in callers {
-            // A link that fails has nothing to be waited for.
-            pings.spawn(async move { drop(rpc::ping(&caller).await) });
-        }
-        let _ = timeout(last_words, pings.join_all()).await;
-        self.is_leaving.set(true);
-        for caller in self.callers.all() {
-            caller.connection().close(GOODBYE, LEFT);
-        }
-        let _ = timeout(last_words, self.served.ended()).await;
     }
 
     /// Closes the links to a node that is no longer of the mesh.

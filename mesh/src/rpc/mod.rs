@@ -4,6 +4,7 @@
 mod deploy;
 mod describe;
 mod fault;
+mod go_away;
 mod invoke;
 mod members;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 pub(crate) use deploy::{WAITING_ASKS, announce, drain, fetch_bundle, host};
 pub(crate) use describe::describe;
+pub(crate) use go_away::{BothWays, go_away};
 pub(crate) use invoke::{Answered, invoke, read as read_invoke};
 pub(crate) use members::{record, snapshot};
 pub(crate) use trust::{deny, renew};
@@ -62,11 +64,13 @@ const FETCH_BUNDLE: &str = "fetch_bundle";
 const HOST: &str = "host";
 /// Asks the peer to take no more calls, or to take them again.
 const DRAIN: &str = "drain";
+/// Has the peer end its calls over this connection.
+const GO_AWAY: &str = "go_away";
 /// Answers with nothing.
 const PING: &str = "ping";
 
-const METHODS: [&str; 11] =
-    [INVOKE, DESCRIBE, RECORD, SNAPSHOT, RENEW, DENY, ANNOUNCE, FETCH_BUNDLE, HOST, DRAIN, PING];
+const METHODS: [&str; 12] =
+    [INVOKE, DESCRIBE, RECORD, SNAPSHOT, RENEW, DENY, ANNOUNCE, FETCH_BUNDLE, HOST, DRAIN, GO_AWAY, PING];
 /// Those of connections that are for calls only.
 const CALL_METHODS: [&str; 3] = [INVOKE, DESCRIBE, PING];
 

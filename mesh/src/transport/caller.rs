@@ -1,5 +1,7 @@
 //! The side of a link that sends requests.
 
+mod ends;
+
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering},
@@ -8,10 +10,14 @@ use std::sync::{
 use bytes::{Bytes, BytesMut};
 use quinn::Connection;
 use serde::Serialize;
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::{
+    sync::{Notify, oneshot},
+    task::JoinSet,
+};
 
+use self::ends::{End, Withdrawal};
 use super::{
-    CANCEL, LARGE_BYTES,
+    LARGE_BYTES,
     calls::{CallError, Calls, Pending, Response, Sent},
     envelope::{self, Message},
     frame::{self, Frame, Limits},
@@ -36,6 +42,8 @@ struct Inner {
     /// The long-lived streams that small requests share.
     streams: Box<[Arc<Outbox>]>,
     calls: Mutex<Calls>,
+    /// Told when no more calls are taken and none is left.
+    finished: Notify,
     /// The last id that was given to a request.
     numbered: AtomicU64,
     limits: Limits,
@@ -49,8 +57,14 @@ impl Caller {
     pub fn new(connection: Connection, limits: Limits) -> (Self, impl Future<Output = Arc<str>> + Send + 'static) {
         let count = if connection.rtt() > LONG_ROUND_TRIP { LONG_LINK_STREAMS } else { 1 };
         let streams = (0..count).map(|_| Arc::default()).collect();
-        let inner =
-            Arc::new(Inner { connection, streams, calls: Mutex::default(), numbered: AtomicU64::new(0), limits });
+        let inner = Arc::new(Inner {
+            connection,
+            streams,
+            calls: Mutex::default(),
+            finished: Notify::new(),
+            numbered: AtomicU64::new(0),
+            limits,
+        });
         let end = End(Arc::clone(&inner));
         let run = async move {
             // Moved in as a whole: a future that is never polled ends the calls, too.
@@ -107,6 +121,19 @@ impl Caller {
         answer.unwrap_or_else(|_| Err(self.0.calls().forgotten()))
     }
 
+    /// Takes no more calls, and resolves when those in flight have ended. A stream of items has when it begins.
+    pub async fn finish(&self) {
+        let finished = self.0.finished.notified();
+        {
+            let mut calls = self.0.calls();
+            calls.lost.get_or_insert_with(|| "the peer leaves".into());
+            if calls.pending.is_empty() {
+                return;
+            }
+        }
+        finished.await;
+    }
+
     /// Sends a notification, which nobody answers and which may be lost with the link. Dropped when the link is
     /// crowded: what is sent this way is of use now or never.
     pub fn notify(&self, method: &str, params: &impl Serialize, body: &[u8]) {
@@ -128,7 +155,12 @@ impl Inner {
 
     /// The call that waits for this answer. The lock is free again when it is given its answer, which wakes threads.
     fn take(&self, id: u64) -> Option<Pending> {
-        self.calls().pending.remove(&id)
+        let mut calls = self.calls();
+        let taken = calls.pending.remove(&id);
+        if calls.lost.is_some() && calls.pending.is_empty() {
+            self.finished.notify_waiters();
+        }
+        taken
     }
 
     fn shared_stream(&self, id: u64) -> &Arc<Outbox> {
@@ -202,6 +234,7 @@ impl Inner {
             calls.lost.get_or_insert_with(|| Arc::clone(reason));
             std::mem::take(&mut calls.pending)
         };
+        self.finished.notify_waiters();
         self.streams.iter().for_each(|outbox| outbox.close());
         pending.into_values().for_each(|call| call.lose(reason));
     }
@@ -268,31 +301,5 @@ impl Inner {
             let _ = pending.answer.send(answer);
         }
         Ok(())
-    }
-}
-
-/// Ends the calls of a link that nobody carries any more.
-struct End(Arc<Inner>);
-
-impl Drop for End {
-    fn drop(&mut self) {
-        // Finds none after a loss that was seen.
-        self.0.lose(&"the link is no longer carried".into());
-    }
-}
-
-/// Tells the peer that nobody waits for the answer any more.
-struct Withdrawal<'a> {
-    inner: &'a Inner,
-    id: u64,
-}
-
-impl Drop for Withdrawal<'_> {
-    fn drop(&mut self) {
-        if self.inner.take(self.id).is_some() {
-            let id = self.id;
-            let write = |out: &mut BytesMut| envelope::notification(out, CANCEL, &super::Cancel { id });
-            self.inner.shared_stream(id).push(|out| frame::encode(out, write, &[]));
-        }
     }
 }

@@ -21,9 +21,14 @@ impl Work {
         Begun(Rc::clone(self))
     }
 
+    /// Whether there is none.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.count.get() == 0
+    }
+
     /// Resolves when there is none.
     pub(crate) async fn ended(&self) {
-        while self.count.get() > 0 {
+        while !self.has_ended() {
             self.ended.notified().await;
         }
     }

@@ -204,6 +204,45 @@ fn lost_link_ends_calls_and_refuses_new_ones() {
 }
 
 #[test]
+fn calls_in_flight_end_before_a_caller_has_finished() {
+    local(async {
+        let link = Link::new().await;
+        link.caller.finish().await;
+        let link = Link::new().await;
+        let mut calls = JoinSet::new();
+        for size in [10, 1_000_000] {
+            let caller = link.caller.clone();
+            calls.spawn_local(async move { caller.call("echo", &500, Bytes::from(vec![0; size])).await });
+        }
+        while link.caller.in_flight() < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        timeout(PATIENCE, link.caller.finish()).await.unwrap();
+        assert_eq!(link.caller.in_flight(), 0);
+        assert!(calls.join_all().await.iter().all(Result::is_ok));
+        for size in [10, 1_000_000] {
+            let refused = link.caller.call("echo", &1, Bytes::from(vec![0; size])).await;
+            assert!(matches!(refused, Err(CallError::NotSent(_))), "{refused:?}");
+        }
+    });
+}
+
+#[test]
+fn caller_has_finished_when_its_link_is_lost() {
+    local(async {
+        let link = Link::new().await;
+        let call = async { link.caller.call("never", &(), Bytes::new()).await };
+        let finish = async {
+            link.handler.started.notified().await;
+            let lost = async { link.peer.close(9_u32.into(), b"enough") };
+            tokio::join!(link.caller.finish(), lost);
+        };
+        let (answer, ()) = timeout(PATIENCE, async { tokio::join!(call, finish) }).await.unwrap();
+        assert!(matches!(answer, Err(CallError::Lost(_))), "{answer:?}");
+    });
+}
+
+#[test]
 fn calls_end_with_the_task_that_carries_them() {
     local(async {
         let (connection, _peer, _endpoints) = support::connect().await;

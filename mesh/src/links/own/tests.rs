@@ -1,4 +1,4 @@
-use std::{net::Ipv4Addr, path::Path, pin::Pin, sync::Mutex, time::SystemTime};
+use std::{cell::Cell, net::Ipv4Addr, path::Path, pin::Pin, sync::Mutex, time::SystemTime};
 
 use bytes::Bytes;
 use fnmesh_invoke::{
@@ -238,6 +238,35 @@ fn own_link_to_a_node_that_leaves_ends_after_its_last_call() {
         let answer = rpc::describe(own.caller(), function).await;
         assert!(matches!(answer, Err(PeerError::Failed(Error::UnknownFunction { .. }))), "{answer:?}");
         drop(own);
+        leaving.await.unwrap();
+    });
+}
+
+/// Whenever a call comes, it is answered, or was never sent: then it may be made elsewhere.
+#[test]
+fn no_call_is_lost_on_the_link_of_a_node_that_leaves() {
+    run(async {
+        let Pair { first, second, .. } = Pair::new(BOUNDS).await;
+        let shared = first.handle().callers().get(id_of(&second)).unwrap();
+        let answered = Rc::new(Cell::new(0));
+        let mut callers = JoinSet::new();
+        for _ in 0..8 {
+            let (shared, answered) = (shared.clone(), Rc::clone(&answered));
+            callers.spawn_local(async move {
+                loop {
+                    let function = FunctionId { app: "shop".into(), name: "add".into() };
+                    match rpc::describe(&shared, function).await {
+                        Err(PeerError::Failed(Error::UnknownFunction { .. })) => answered.set(answered.get() + 1),
+                        ended => break ended.unwrap_err(),
+                    }
+                }
+            });
+        }
+        until(|| answered.get() > 100, "calls").await;
+        let leaving = tokio::task::spawn_blocking(move || second.leave());
+        for ended in callers.join_all().await {
+            assert!(matches!(ended, PeerError::NotSent(_)), "{ended:?}");
+        }
         leaving.await.unwrap();
     });
 }

@@ -46,7 +46,7 @@ impl Connections {
         let before = self.open.fetch_add(1, Relaxed);
         let admission = match before {
             before if before < self.most => Admission::Full,
-            before if before < self.most + RESERVED => Admission::ControlOnly,
+            before if before < self.most.saturating_add(RESERVED) => Admission::ControlOnly,
             _ => Admission::Refused,
         };
         (admission, OpenGuard(Arc::clone(self)))

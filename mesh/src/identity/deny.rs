@@ -15,6 +15,9 @@ use crate::NodeId;
 /// that news take.
 const KEPT: Duration = LEAF_LIFE.saturating_add(CLOCK_SKEW).saturating_add(Duration::from_secs(24 * 3600));
 
+/// What to do about a list that cannot be read.
+const REMEDY: &str = "Copy the file from another member";
+
 /// How many nodes are denied at most: the ones removed last.
 const MAX_DENIED: usize = 10_000;
 
@@ -91,13 +94,12 @@ impl DenyList {
     /// If the file cannot be read or is damaged: without it, removed nodes would be let in.
     pub fn load(directory: &Path) -> Result<Self, Error> {
         let path = directory.join(files::DENIED);
-        let denied = match files::read(&path)? {
+        let denied: Denied = match files::read(&path)? {
             None => Denied::default(),
-            Some(text) => serde_json::from_str(&text).map_err(|error| Error::Damaged {
-                path: path.clone(),
-                reason: format!("{error}. Copy the file from another member"),
-            })?,
+            Some(text) => serde_json::from_str(&text)
+                .map_err(|error| Error::Damaged { path: path.clone(), reason: format!("{error}. {REMEDY}") })?,
         };
+        files::check_times(&path, denied.since.values().copied(), REMEDY)?;
         Ok(Self(Arc::new(Inner { path, denied: ArcSwap::from_pointee(denied), writing: Mutex::new(()) })))
     }
 
@@ -223,8 +225,10 @@ mod tests {
     #[test]
     fn damaged_list_lets_nobody_in() {
         let root = tempfile::tempdir().unwrap();
-        std::fs::write(root.path().join(files::DENIED), "{").unwrap();
-        assert!(matches!(DenyList::load(root.path()), Err(Error::Damaged { .. })));
+        for text in ["{".to_owned(), format!(r#"{{"{NODE}":{}}}"#, u64::MAX)] {
+            std::fs::write(root.path().join(files::DENIED), text).unwrap();
+            assert!(matches!(DenyList::load(root.path()), Err(Error::Damaged { .. })));
+        }
     }
 
     fn denied() -> impl Strategy<Value = Denied> {

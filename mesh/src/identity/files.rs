@@ -22,11 +22,25 @@ pub(super) const DENIED: &str = "denied.json";
 /// No file of ours is near this: beyond it there is something else in its place.
 const MAX_BYTES: u64 = 16 << 20;
 
+/// The latest time that a file of ours may tell, in seconds since 1970: `SystemTime` can hold it, and days more.
+pub(super) const LATEST_SECONDS: u64 = (u32::MAX as u64) << 4;
+
 /// Random bytes, for secrets and names.
 pub(super) fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes)?;
     Ok(bytes)
+}
+
+/// The times that a file tells, which others than us may have written, must be such that can be computed with.
+pub(super) fn check_times(path: &Path, seconds: impl IntoIterator<Item = u64>, remedy: &str) -> Result<(), Error> {
+    match seconds.into_iter().find(|seconds| *seconds > LATEST_SECONDS) {
+        None => Ok(()),
+        Some(late) => {
+            let reason = format!("{late} s since 1970 is too late for a time, {LATEST_SECONDS} the latest. {remedy}");
+            Err(Error::Damaged { path: path.to_owned(), reason })
+        }
+    }
 }
 
 /// Reads a file that may be public; `None` if it is not there.

@@ -22,6 +22,9 @@ const MAX_TOKENS: usize = 1000;
 /// How long after its end a token is remembered, so that who comes late is told why.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 
+/// What to do about a file of tokens that cannot be read.
+const REMEDY: &str = "Remove the file and make new tokens";
+
 /// What a new token is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenOptions {
@@ -131,13 +134,12 @@ impl Tokens {
     /// If the file is damaged or others can read it: it holds what proves a token.
     pub fn load(directory: &Path) -> Result<Self, Error> {
         let path = directory.join(files::TOKENS);
-        let records = match files::read_secret(&path)? {
+        let records: Vec<Record> = match files::read_secret(&path)? {
             None => Vec::new(),
-            Some(text) => serde_json::from_str(&text).map_err(|error| Error::Damaged {
-                path: path.clone(),
-                reason: format!("{error}. Remove the file and make new tokens"),
-            })?,
+            Some(text) => serde_json::from_str(&text)
+                .map_err(|error| Error::Damaged { path: path.clone(), reason: format!("{error}. {REMEDY}") })?,
         };
+        files::check_times(&path, records.iter().map(|record| record.expires), REMEDY)?;
         let records = ArcSwap::from_pointee(records);
         Ok(Self(Arc::new(Inner { path, records, writing: Mutex::default(), failures: Mutex::default() })))
     }
@@ -152,8 +154,7 @@ impl Tokens {
         let record = Record {
             id: token.id(),
             key: token.key(),
-            // A time in seconds that SystemTime can hold.
-            expires: now_seconds.saturating_add(options.expires_in).as_secs().min(u64::from(u32::MAX) << 4),
+            expires: now_seconds.saturating_add(options.expires_in).as_secs().min(files::LATEST_SECONDS),
             uses_left: options.uses.map(NonZeroU32::get),
             shares_authority: options.shares_authority,
             revoked: false,

@@ -142,6 +142,19 @@ fn endless_token_is_possible() {
 }
 
 #[test]
+fn end_that_no_clock_shows_is_damage() {
+    let node = Node::new();
+    node.create(TokenOptions::default());
+    let directory = node.root.path().join("identity");
+    let path = directory.join(files::TOKENS);
+    let mut records: Vec<Record> = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    records[0].expires = u64::MAX;
+    fs::write(&path, serde_json::to_string(&records).unwrap()).unwrap();
+    let refused = Tokens::load(&directory).unwrap_err().to_string();
+    assert!(refused.contains("tokens.json") && refused.contains("18446744073709551615 s since 1970"), "{refused}");
+}
+
+#[test]
 fn guessing_is_blocked_by_address_and_by_token() {
     let node = Node::new();
     let token = node.create(TokenOptions::default());

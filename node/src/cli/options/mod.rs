@@ -219,6 +219,8 @@ mod tests {
             "fnmesh serve --listen nowhere",
             "fnmesh serve --listen :8080",
             "fnmesh serve --threads 0",
+            "fnmesh serve --max-connections 0",
+            "fnmesh serve --max-connections 18446744073709551615",
             "fnmesh serve --max-body lots",
             "fnmesh serve --max-body 5GiB",
             "fnmesh serve --drain-timeout 30",

@@ -103,7 +103,7 @@ pub(in crate::cli) struct Node {
     #[arg(long, value_name = "SIZE", default_value = "6MiB", value_parser = body_limit)]
     pub(in crate::cli) max_body: ByteSize,
     /// Open connections; a few more may ask for the node's state
-    #[arg(long, value_name = "N", default_value = "8192")]
+    #[arg(long, value_name = "N", default_value = "8192", value_parser = connections)]
     pub(in crate::cli) max_connections: NonZeroUsize,
     /// How long calls in flight may take when the node stops
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
@@ -170,6 +170,13 @@ pub(in crate::cli) enum LogFormat {
 fn address(text: &str) -> Result<SocketAddr, String> {
     let resolved = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
     resolved.ok_or_else(|| "write ADDRESS:PORT, such as 127.0.0.1:8080 or [::1]:8080".to_owned())
+}
+
+fn connections(text: &str) -> Result<NonZeroUsize, String> {
+    // The most files that Linux lets a process open, unless it is told otherwise, is a little more.
+    const MOST: usize = 1_000_000;
+    let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= MOST);
+    count.ok_or_else(|| format!("it is a number from 1 to {MOST}"))
 }
 
 fn body_limit(text: &str) -> Result<ByteSize, String> {

@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use crate::worker::{
+    activity::Activity,
     cgroup::{Bounds, Cgroup, Cgroups, Part},
     orphans, process,
     sandbox::{Sandbox, Temporary, unlinked_bytes, used_bytes},
@@ -128,14 +129,20 @@ impl Hold {
         let Some(temporary) = &self.temporary else { return std::future::pending().await };
         // There is nothing at first, and it starts, from which that would take time.
         sleep(until_next_count(limit)).await;
+        let (mut used, mut activity) = (0, Activity::default());
         loop {
             let begin = Instant::now();
-            let (held, counted) = (self.clone(), Arc::clone(temporary));
-            let count = move || {
-                let pids = held.cgroup.as_ref().map_or_else(|| vec![pid], |cgroup| cgroup.pids());
-                used_bytes(counted.path(), limit) + unlinked_bytes(&pids)
-            };
-            let used = unblocked(count).await;
+            if activity.goes_on() {
+                let (held, counted) = (self.clone(), Arc::clone(temporary));
+                let count = move || {
+                    let pids = match &held.cgroup {
+                        Some(cgroup) => activity.look(|| cgroup.pids()),
+                        None => vec![pid],
+                    };
+                    (used_bytes(counted.path(), limit) + unlinked_bytes(&pids), activity)
+                };
+                (used, activity) = unblocked(count).await;
+            }
             if used > limit {
                 let limit = limit >> 20;
                 return format!("its worker wrote more temporary files than its app's limit of {limit} MiB");
@@ -145,11 +152,18 @@ impl Hold {
     }
 
     async fn multiplied(&self, pid: u32, limit: u64, penalty: &Penalty) -> String {
+        let mut activity = Activity::default();
         loop {
             self.give(penalty.part()).await;
             sleep(LOOK).await;
+            if !activity.goes_on() {
+                continue;
+            }
             let too_many = match &self.cgroup {
-                Some(cgroup) => cgroup.was_full(),
+                Some(cgroup) => {
+                    activity.look(|| cgroup.pids());
+                    cgroup.was_full()
+                }
                 None => {
                     sleep(LOOK).await;
                     // Only processes, and only those whose parent lives: the others are orphans, and end as such.

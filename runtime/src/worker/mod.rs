@@ -1,5 +1,6 @@
 //! Worker processes and the wire to them.
 
+pub(crate) mod activity;
 pub(crate) mod cgroup;
 mod child;
 pub mod frame;

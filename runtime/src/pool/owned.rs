@@ -68,7 +68,7 @@ impl Owned {
     /// Nobody calls it, and nobody will look until somebody does.
     pub(super) fn rest(&mut self) {
         (self.cores, self.counted) = (None, None);
-        self.change_turns(Turns::default());
+        self.change_turns(Turns::Prompt);
     }
 
     fn change_turns(&mut self, turns: Turns) {

@@ -20,8 +20,10 @@ const FIRST_PRIORITY: u32 = 1;
 /// When a thread runs that has something to do, while others do as well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Turns {
-    /// Soon, and briefly: `SCHED_OTHER` with short turns. What it answers does not wait for those who compute.
+    /// As any other process, while it is not known what it does: `SCHED_OTHER`.
     #[default]
+    Usual,
+    /// Soon, and briefly: `SCHED_OTHER` with short turns. What it answers does not wait for those who compute.
     Prompt,
     /// When whoever woke it sleeps or has used up its turn: `SCHED_BATCH`. A gateway gathers more calls before they
     /// are run, which takes less of all cores.
@@ -33,7 +35,7 @@ impl Turns {
     #[must_use]
     pub(crate) fn at(self, calls_per_second: f64, cores: f64) -> Self {
         let least = match self {
-            Self::Prompt => 1.0,
+            Self::Usual | Self::Prompt => 1.0,
             Self::Batched => 0.5,
         };
         if (calls_per_second / MANY).max(cores / MUCH) >= least { Self::Batched } else { Self::Prompt }
@@ -73,6 +75,7 @@ impl Turns {
 
     fn attributes(self, nice: libc::c_int) -> libc::sched_attr {
         let (policy, turn) = match self {
+            Self::Usual => (libc::SCHED_OTHER, USUAL),
             Self::Prompt => (libc::SCHED_OTHER, SHORT),
             Self::Batched => (libc::SCHED_BATCH, USUAL),
         };
@@ -160,10 +163,10 @@ mod tests {
     fn turns_follow_the_load_and_do_not_flap() {
         let (prompt, batched) = (Turns::Prompt, Turns::Batched);
         for (calls, cores) in [(0.0, 0.0), (50.0, 0.01), (1_999.0, 0.19)] {
-            assert_eq!(prompt.at(calls, cores), prompt, "{calls} {cores}");
+            assert_eq!([Turns::Usual, prompt].map(|turns| turns.at(calls, cores)), [prompt; 2], "{calls} {cores}");
         }
         for (calls, cores) in [(2_000.0, 0.0), (80_000.0, 0.3), (0.0, 0.2), (200.0, 1.0)] {
-            assert_eq!(prompt.at(calls, cores), batched, "{calls} {cores}");
+            assert_eq!([Turns::Usual, prompt].map(|turns| turns.at(calls, cores)), [batched; 2], "{calls} {cores}");
             assert_eq!(batched.at(calls / 2.0, cores / 2.0), batched, "{calls} {cores}");
         }
         for (calls, cores) in [(0.0, 0.0), (999.0, 0.09)] {
@@ -181,6 +184,15 @@ mod tests {
             let _ = ended.recv();
         });
         (said.recv().unwrap(), end)
+    }
+
+    #[test]
+    fn short_turns_are_for_those_that_are_known_to_do_little() {
+        let turns = [Turns::default(), Turns::Prompt, Turns::default()];
+        let [before, short, after] =
+            thread::spawn(move || turns.map(|turns| turns.take().map(|()| turn()).unwrap())).join().unwrap();
+        // Kernels before 6.12 know none.
+        assert!(before == after && (short == before || short == SHORT.as_nanos() as u64), "{before} {short} {after}");
     }
 
     #[test]

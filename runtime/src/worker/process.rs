@@ -232,7 +232,7 @@ fn prepare_child(parent: Pid, inherited: &[RawFd], entry: &Entry) -> io::Result<
     if rustix::process::getppid() != Some(parent) {
         return Err(io::Error::from_raw_os_error(libc::ECHILD));
     }
-    // Where the kernel refuses it runs as any other process.
+    // Whatever those of the thread that starts it are; where the kernel refuses it keeps them.
     let _ = Turns::default().take();
     for &fd in inherited {
         // SAFETY: the descriptor is open: `Process::start` holds it until after the fork.

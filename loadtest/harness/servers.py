@@ -73,7 +73,8 @@ def binary(name: str = "fnmesh") -> Path:
     """A program of the build that is measured."""
     path = _target() / "release" / name
     if not path.exists():
-        raise SystemExit(f"{path} is missing; run: cargo build --release -p fnmesh -p fnmesh-python -p fnmesh-openloop")
+        packages = "-p fnmesh -p fnmesh-python -p fnmesh-node -p fnmesh-openloop"
+        raise SystemExit(f"{path} is missing; run: cargo build --release {packages}")
     return path
 
 

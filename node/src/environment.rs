@@ -8,6 +8,8 @@ use std::{
 
 /// The worker core that CPython loads.
 const EXTENSION: &str = "libfnmesh_python.so";
+/// What waiting Node workers load.
+const NODE_MODULE: &str = "libfnmesh_node.so";
 
 /// Where dependencies of apps are kept unless the user says otherwise.
 pub(crate) fn cache_dir() -> PathBuf {
@@ -46,13 +48,18 @@ pub(crate) fn python_extensions(asked: Option<PathBuf>) -> Vec<PathBuf> {
     match asked {
         // Workers, which load it, have a working directory of their own.
         Some(path) => vec![path::absolute(&path).unwrap_or(path)],
-        None => env::current_exe().map(|executable| beside(&executable)).unwrap_or_default(),
+        None => env::current_exe().map(|executable| beside(&executable, EXTENSION)).unwrap_or_default(),
     }
 }
 
-fn beside(executable: &Path) -> Vec<PathBuf> {
+/// The module of waiting Node workers, if it is near the executable.
+pub(crate) fn node_module() -> Option<PathBuf> {
+    beside(&env::current_exe().ok()?, NODE_MODULE).into_iter().find(|path| path.is_file())
+}
+
+fn beside(executable: &Path, file: &str) -> Vec<PathBuf> {
     let directory = executable.parent().unwrap_or(Path::new("."));
-    vec![directory.join(EXTENSION), directory.join("../lib/fnmesh").join(EXTENSION)]
+    vec![directory.join(file), directory.join("../lib/fnmesh").join(file)]
 }
 
 #[cfg(test)]
@@ -71,7 +78,7 @@ mod tests {
     fn extension_is_looked_for_near_the_executable() {
         assert_eq!(python_extensions(Some(PathBuf::from("/x.so"))), [Path::new("/x.so")]);
         assert_eq!(python_extensions(Some(PathBuf::from("x.so"))), [env::current_dir().unwrap().join("x.so")]);
-        let places = beside(Path::new("/usr/bin/fnmesh"));
+        let places = beside(Path::new("/usr/bin/fnmesh"), EXTENSION);
         assert_eq!(
             places,
             ["/usr/bin/libfnmesh_python.so", "/usr/bin/../lib/fnmesh/libfnmesh_python.so"].map(Path::new)

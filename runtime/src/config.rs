@@ -11,6 +11,9 @@ pub struct Config {
     pub cache_dir: PathBuf,
     /// The Python worker core, `libfnmesh_python.so`.
     pub python_extension: PathBuf,
+    /// What a Node worker that waits for any app confines itself with, `libfnmesh_node.so`. Default none; then, and with
+    /// [`sandbox::Mode::Strict`], spare workers wait for one app each.
+    pub node_module: Option<PathBuf>,
     /// How workers are confined. Default [`sandbox::Mode::Auto`].
     pub sandbox: sandbox::Mode,
     /// Memory of one instance whose app sets no limit, in bytes. Default 1 GiB, or half of the machine's if that is less.
@@ -40,6 +43,7 @@ impl Default for Config {
             threads: 1,
             cache_dir: PathBuf::from(".cache/fnmesh"),
             python_extension: PathBuf::from("libfnmesh_python.so"),
+            node_module: None,
             sandbox: sandbox::Mode::Auto,
             max_memory_bytes: default_memory_bytes(),
             reap_orphans: false,

@@ -359,12 +359,18 @@ impl Shared {
         self.threads.open(&pool);
         let can_fork = language == Language::Python && app.manifest.fork && self.adopts_orphans;
         let (zygote, requests) = can_fork.then(zygote::Handle::new).unzip();
-        let stock = (language == Language::Node).then(|| self.open_stock());
+        let launch = Arc::new(launch);
+        let stock = (language == Language::Node).then(|| {
+            // Some threads of a blank worker never enter its app's rules.
+            let module = self.config.node_module.as_deref().filter(|_| self.config.sandbox != Mode::Strict);
+            let blank = module.and_then(|module| node::blank(&launch, module));
+            (self.open_stock(), blank.map_or_else(|| Arc::clone(&launch), Arc::new))
+        });
         let start = Arc::new(Start {
             config: Arc::clone(&self.config),
             pool: Arc::clone(&pool),
             threads: Arc::clone(&self.threads),
-            launch: Arc::new(launch),
+            launch,
             zygote,
             stock,
             load: load_frame(app, language, bounds.concurrency, self.config.max_reply_bytes),

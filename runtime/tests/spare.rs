@@ -7,7 +7,7 @@ mod support;
 use std::{fs, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Fixture, PATIENCE, is_running, until, with_app};
+use support::{Fixture, PATIENCE, is_running, spare, until, with_app};
 
 const APP: &str = "
     const { total } = require('./lib/sums');
@@ -26,24 +26,6 @@ struct About {
     limit: u64,
     sum: u32,
     main: bool,
-}
-
-/// Child processes of this one that are no instances of the app.
-fn spares(app: &Fixture) -> Vec<i32> {
-    let instances = app.pids();
-    let children = fs::read_dir("/proc").unwrap().filter_map(|entry| {
-        let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // After the name, which may contain anything: state, parent.
-        let parent: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
-        (parent == std::process::id()).then_some(pid)
-    });
-    children.filter(|pid| !instances.contains(pid)).map(u32::cast_signed).collect()
-}
-
-async fn spare(app: &Fixture) -> i32 {
-    until("there is a spare worker", || spares(app).len() == 1).await;
-    spares(app)[0]
 }
 
 async fn deploy(app: &Fixture, source: &str) {

@@ -131,6 +131,7 @@ fn config(options: options::Node) -> Result<Config, Stop> {
         env: environment::all(),
     };
     let runtime = fnmesh_runtime::Config {
+        node_module: environment::node_module(),
         worker_env: environment::of_workers(),
         sandbox: options.sandbox,
         // This program has no children but workers and tools.

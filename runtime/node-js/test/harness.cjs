@@ -26,6 +26,7 @@ const Kind = {
   pong: 11,
   stop: 12,
   bind: 13,
+  enter: 16,
 };
 const KindName = Object.fromEntries(Object.entries(Kind).map(([name, kind]) => [kind, name]));
 const JSON_FORMAT = 0;

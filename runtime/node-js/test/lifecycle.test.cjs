@@ -1,5 +1,6 @@
 'use strict';
 const assert = require('node:assert/strict');
+const os = require('node:os');
 const { test } = require('node:test');
 const { JSON_FORMAT, Kind, NONE, encode, serve, spawnWorker } = require('./harness.cjs');
 
@@ -48,6 +49,29 @@ test('ready describes the functions', async (t) => {
       ['bound', false, false, false],
     ],
   );
+});
+
+test('entered before the app is loaded', async (t) => {
+  const worker = await spawnWorker(t, { 'app.js': 'exports.f = () => [process.cwd(), process.env.WORD]' });
+  const environment = [['WORD', 'pssst']];
+  worker.send(Kind.enter, {
+    format: JSON_FORMAT,
+    body: JSON.stringify({ directory: os.tmpdir(), environment, rules: null }),
+  });
+  await worker.load([{ name: 'app', file: 'app.js' }]);
+  worker.bind({ f: [] });
+  assert.deepEqual(await worker.value('f', []), [os.tmpdir(), 'pssst']);
+});
+
+test('runs nothing of an app whose rules it cannot enter', async (t) => {
+  const worker = await spawnWorker(t, { 'app.js': "console.log('loaded')" });
+  worker.send(Kind.enter, {
+    format: JSON_FORMAT,
+    body: JSON.stringify({ directory: os.tmpdir(), environment: [], rules: 99 }),
+  });
+  worker.load([{ name: 'app', file: 'app.js' }]).catch(() => {});
+  assert.equal(await worker.exited, 1);
+  assert.ok(!worker.frames.some(({ kind, text }) => kind === 'ready' || text.includes('loaded')));
 });
 
 test('calls wait for bind', async (t) => {

@@ -15,6 +15,7 @@ const Kind = Object.freeze({
   PONG: 11,
   STOP: 12,
   BIND: 13,
+  ENTER: 16,
 });
 
 const Format = Object.freeze({ JSON: 0, BYTES: 1, TEXT: 2, NONE: 3 });

@@ -14,13 +14,18 @@ const ERROR_LEVEL = 40;
 
 const exit = process.exit.bind(process);
 const channels = [];
+/** Of a worker that waits for an app. */
+const confinement = { exports: {} };
 let descriptors = [];
 let loading = false;
 let targets = [];
 let finalizers = [];
 
-/** Runs the worker on the channels at these file descriptors, the control channel first. */
-function start(fds) {
+/**
+ * Runs the worker on the channels at these file descriptors, the control channel first. `modulePath` is for one that
+ * waits for an app.
+ */
+function start(fds, modulePath) {
   descriptors = fds;
   // The node is gone: nobody is left to work for.
   const control = new Channel(descriptors[0], onControl, () => process.reallyExit(0));
@@ -31,12 +36,16 @@ function start(fds) {
   process.on('uncaughtException', onUncaught);
   process.on('unhandledRejection', onUncaught);
   process.on('exit', onExit);
+  if (modulePath !== undefined) process.dlopen(confinement, modulePath);
 }
 
 function onControl(channel, bytes, at, end) {
   switch (bytes[at + 4]) {
     case Kind.LOAD:
       load(JSON.parse(bytes.utf8Slice(at + HEADER_BYTES, end)));
+      break;
+    case Kind.ENTER:
+      enter(JSON.parse(bytes.utf8Slice(at + HEADER_BYTES, end)));
       break;
     case Kind.BIND:
       bind(JSON.parse(bytes.utf8Slice(at + HEADER_BYTES, end)).functions);
@@ -47,6 +56,13 @@ function onControl(channel, bytes, at, end) {
     default:
       receive(channel, bytes, at, end);
   }
+}
+
+/** Makes this one of an app's workers. From here on only what the app may reach can be reached. */
+function enter({ directory, environment, rules }) {
+  for (const [name, value] of environment) process.env[name] = value;
+  process.chdir(directory);
+  if (rules !== null) confinement.exports.enter(rules);
 }
 
 async function load(app) {

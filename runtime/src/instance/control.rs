@@ -59,12 +59,17 @@ impl Control {
         self.send(Header::new(Kind::Load, 0).aux(aux), load).await
     }
 
-    /// Has the worker load the app if it has not, and waits until it takes calls.
+    /// Has the worker load the app if it has not, and waits until it takes calls. `enter` is for one that was started
+    /// for no app in particular.
     pub(super) async fn become_ready(
         &mut self,
         start: &Start,
+        enter: Option<&[u8]>,
         load: Option<&[u8]>,
     ) -> Result<Vec<Inspected>, LoadError> {
+        if let Some(enter) = enter {
+            self.send(Header::new(Kind::Enter, 0), enter).await?;
+        }
         if let Some(load) = load {
             self.send_load(load, 0).await?;
         }

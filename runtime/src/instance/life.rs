@@ -29,7 +29,11 @@ use crate::{
         plan::{Death, Id},
     },
     threads::Threads,
-    worker::process::{Ends, Launch, Process},
+    worker::{
+        node,
+        process::{Ends, Launch, Process},
+        sandbox::Open,
+    },
 };
 
 /// How long to read on what a dead worker left in its pipes: a grandchild may hold them open for ever.
@@ -72,8 +76,8 @@ pub(crate) struct Start {
     pub(crate) launch: Arc<Launch>,
     /// What forks its instances, where they are not spawned.
     pub(crate) zygote: Option<zygote::Handle>,
-    /// Where a worker may be waiting for it, if its language is slow to start.
-    pub(crate) stock: Option<stock::Handle>,
+    /// Where a worker may be waiting for it, if its language is slow to start, and how such a one is started.
+    pub(crate) stock: Option<(stock::Handle, Arc<Launch>)>,
     /// Body of the load frame.
     pub(crate) load: Vec<u8>,
     pub(crate) describe: Describe,
@@ -197,21 +201,28 @@ impl Worker {
                 }
             }
         }
-        let spare = match &start.stock {
-            Some(stock) => stock.take(&start.pool, &start.launch).await,
-            None => None,
-        };
-        let started = match spare {
-            Some(spare) => Ok(spare),
-            None => Started::spawn(&start.launch, 1 + start.config.threads).await,
-        };
+        if let Some((stock, launch)) = &start.stock
+            && let Some(spare) = stock.take(&start.pool, launch).await
+        {
+            let is_blank = spare.process.open.is_some();
+            match Self::become_ready(start, spare, Some(&start.load)).await {
+                // Not the app's code, but what the worker had yet to enter may be to blame: perhaps it works without.
+                Err(Unready::Lost(failure)) if is_blank => tracing::warn!(
+                    target: "fnmesh::runtime", app = %start.pool.app, reason = failure.message,
+                    "a waiting worker could not be used"
+                ),
+                other => return other.map_err(Unready::into_failure),
+            }
+        }
+        let started = Started::spawn(&start.launch, 1 + start.config.threads).await;
         let started = started.map_err(|error| spawn_failure(&start.launch, &error))?;
         Self::become_ready(start, started, Some(&start.load)).await.map_err(Unready::into_failure)
     }
 
     /// Waits until the process is an instance of the app, for which it may have to load it first.
     async fn become_ready(start: &Start, started: Started, load: Option<&[u8]>) -> Result<Ready, Unready> {
-        let Started { process, mut ends, hold } = started;
+        let Started { mut process, mut ends, hold } = started;
+        let enter = process.open.take().map(|open| enter(&start.launch, open));
         let mut pipes = JoinSet::new();
         let last_words = LastWords::default();
         copy_output(&mut pipes, ends.stdout, ends.stderr, &start.pool, &last_words);
@@ -219,7 +230,11 @@ impl Worker {
             .map_err(|error| Unready::Failed(spawn_failure(&start.launch, &error)))?;
         let mut worker = Self { process, control, pipes, hold };
         let (limit, bounds, pid) = (start.config.start_timeout, &start.launch.bounds, worker.process.pid());
-        let ready = timeout(limit, worker.control.become_ready(start, load));
+        let ready = async {
+            let enter = enter.transpose()?;
+            worker.control.become_ready(start, enter.as_deref(), load).await
+        };
+        let ready = timeout(limit, ready);
         let loaded = tokio::select! {
             loaded = ready => loaded,
             reason = worker.hold.exceeded(pid, bounds, &start.penalty) => {
@@ -291,6 +306,12 @@ impl Worker {
         tracing::warn!(target: "fnmesh::runtime", %app, %language, pid, reason, "instance lost");
         (reason, Some(instance.death()))
     }
+}
+
+/// What makes a worker that was started for no app one of `launch`.
+fn enter(launch: &Launch, open: Open) -> io::Result<Vec<u8>> {
+    let rules = launch.access.as_ref().map_or(Ok(None), |access| launch.sandbox.close(open, access))?;
+    node::enter(launch, rules)
 }
 
 pub(super) async fn read_pipes_out(pipes: &mut JoinSet<()>) {

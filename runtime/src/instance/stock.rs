@@ -1,8 +1,9 @@
-//! The task that owns the spare workers: started for a Node app, with nothing loaded yet.
+//! The task that owns the spare workers of Node apps, with nothing loaded yet.
 //!
 //! Node.js takes far longer to start than an app to load. Where instances of an app are started there is soon a spare
-//! worker for the next one, made exactly as that one would be: same limits, same files, same environment. It goes
-//! unless it is asked for again as long as an idle instance would stay (ADR 0019).
+//! worker for the next one. It can be one of any app with the same limits and the same of what Node reads at its start,
+//! and then waits as long as the node runs. Where that cannot be it is made exactly as that app's next instance would
+//! be, and goes unless it is asked for again as long as an idle instance would stay (ADR 0019).
 
 use std::{
     future::{pending, poll_fn},
@@ -20,7 +21,7 @@ use tokio::{
 use super::life::{Started, wait_or_kill};
 use crate::{pool::Pool, worker::process::Launch};
 
-/// How many apps may have a spare worker. One takes about 7 MiB that it shares with nobody.
+/// How many spare workers there may be. One takes about 7 MiB that it shares with nobody.
 const SHELVES: usize = 2;
 /// After the last start of an instance: so that a spare worker takes no time from that.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -45,7 +46,7 @@ impl Handle {
         (Self(sender), receiver)
     }
 
-    /// A worker that was started like one of `pool`, if there is one. Sees to it that there will be another.
+    /// A worker for `pool` that was started by `launch`, if there is one. Sees to it that there will be another.
     pub(super) async fn take(&self, pool: &Arc<Pool>, launch: &Arc<Launch>) -> Option<Spare> {
         let (spare, taken) = oneshot::channel();
         self.0.send(Request { pool: Arc::clone(pool), launch: Arc::clone(launch), spare }).ok()?;
@@ -79,7 +80,7 @@ struct Stock {
     channels: usize,
 }
 
-/// What there is for one app.
+/// What there is for one app, or for all that are started alike.
 struct Shelf {
     /// The one that asked last.
     pool: Arc<Pool>,
@@ -90,8 +91,11 @@ struct Shelf {
 
 impl Shelf {
     /// When it should get a worker, or lose it.
-    fn due(&self) -> Instant {
-        self.asked + if self.spare.is_none() { SETTLE } else { KEEP }
+    fn due(&self) -> Option<Instant> {
+        match &self.spare {
+            None => Some(self.asked + SETTLE),
+            Some(spare) => spare.process.open.is_none().then(|| self.asked + KEEP),
+        }
     }
 
     fn put(&mut self, spare: Spare) {
@@ -107,7 +111,7 @@ impl Shelf {
 
 impl Stock {
     fn due(&self) -> Option<Instant> {
-        self.shelves.iter().map(Shelf::due).min()
+        self.shelves.iter().filter_map(Shelf::due).min()
     }
 
     async fn serve(&mut self, Request { pool, launch, spare }: Request) {
@@ -123,7 +127,7 @@ impl Stock {
 
     /// Does what is due.
     async fn tend(&mut self, now: Instant) {
-        while let Some(index) = self.shelves.iter().position(|shelf| shelf.due() <= now) {
+        while let Some(index) = self.shelves.iter().position(|shelf| shelf.due().is_some_and(|due| due <= now)) {
             let shelf = &mut self.shelves[index];
             // One that cannot be started is no loss: who needs a worker starts it and says why.
             let new = match &shelf.spare {

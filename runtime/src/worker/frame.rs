@@ -54,6 +54,8 @@ pub enum Kind {
     Fork = 14,
     /// It is there.
     Forked = 15,
+    /// The app that a worker is for which was started for none.
+    Enter = 16,
 }
 
 impl Kind {
@@ -75,6 +77,7 @@ impl Kind {
             13 => Self::Bind,
             14 => Self::Fork,
             15 => Self::Forked,
+            16 => Self::Enter,
             _ => return None,
         })
     }

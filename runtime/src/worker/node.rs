@@ -1,11 +1,14 @@
 //! How a Node.js worker is started.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs, io,
+    os::fd::RawFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+use serde::Serialize;
 
 use super::{
     cgroup::Bounds,
@@ -66,9 +69,63 @@ pub(crate) fn launch(
         directory: app.directory.clone(),
         identity: DirectoryIdentity::of(&app.directory)?,
         bounds,
-        access,
+        access: Some(access),
         sandbox: Arc::clone(sandbox),
     })
+}
+
+/// How a worker is started that waits for an app, and becomes one of `launch` by [`enter`]; of all that are the same
+/// here it can be any. `None` where it could not be told all. `module` is what it confines itself with.
+pub(crate) fn blank(launch: &Launch, module: &Path) -> Option<Launch> {
+    let root = Path::new("/");
+    launch.directory.to_str()?;
+    let mut env = Vec::new();
+    for (name, value) in &launch.env {
+        if is_read_at_start(name.to_str()?) {
+            env.push((name.clone(), value.clone()));
+        }
+        value.to_str()?;
+    }
+    Some(Launch {
+        program: launch.program.clone(),
+        args: launch.args.clone(),
+        trailing_args: vec![module.into()],
+        env,
+        directory: root.to_owned(),
+        // Not the root's: an interpreter that was replaced is another one.
+        identity: DirectoryIdentity::of(&launch.program).ok()?,
+        bounds: launch.bounds,
+        access: None,
+        sandbox: Arc::clone(&launch.sandbox),
+    })
+}
+
+/// Body of the frame that makes a [`blank`] worker one of `launch`, with the descriptor of the rules it has to enter.
+pub(crate) fn enter(launch: &Launch, rules: Option<RawFd>) -> io::Result<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Enter<'a> {
+        directory: &'a str,
+        environment: Vec<(&'a str, &'a str)>,
+        rules: Option<RawFd>,
+    }
+    fn text(text: &OsStr) -> io::Result<&str> {
+        text.to_str().ok_or_else(|| io::Error::other(format!("{} is not UTF-8", text.display())))
+    }
+    let mut environment = Vec::new();
+    for (name, value) in &launch.env {
+        let name = text(name)?;
+        if !is_read_at_start(name) {
+            environment.push((name, text(value)?));
+        }
+    }
+    Ok(serde_json::to_vec(&Enter { directory: text(launch.directory.as_os_str())?, environment, rules })?)
+}
+
+/// Whether Node, or a library it is made of, may look at this variable before it runs a script, or keep what it saw.
+fn is_read_at_start(name: &str) -> bool {
+    const NAMES: [&str; 9] = ["PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TZDIR", "TERM", "GCONV_PATH", "LOCPATH"];
+    const STARTS: [&str; 10] = ["NODE_", "LD_", "LC_", "UV_", "V8_", "ICU_", "SSL_", "OPENSSL_", "MALLOC_", "GLIBC_"];
+    NAMES.contains(&name) || STARTS.iter().any(|start| name.starts_with(start))
 }
 
 /// Writes the worker's source unless it is there. Its directory is named by its hash, so versions do not mix.

@@ -21,7 +21,7 @@ use super::{
     cgroup::Bounds,
     child::Child,
     known::Expected,
-    sandbox::{Access, Entry, Sandbox, Temporary},
+    sandbox::{Access, Entry, Open, Sandbox, Temporary},
     turns::Turns,
 };
 
@@ -42,8 +42,8 @@ pub(crate) struct Launch {
     pub(crate) identity: DirectoryIdentity,
     /// What it may use.
     pub(crate) bounds: Bounds,
-    /// Which files it may reach.
-    pub(crate) access: Access,
+    /// Which files it may reach; `None` where it is started for no app in particular, and told later.
+    pub(crate) access: Option<Access>,
     /// What it is confined by.
     pub(crate) sandbox: Arc<Sandbox>,
 }
@@ -124,6 +124,8 @@ pub(crate) struct Process {
     child: Child,
     /// Its temporary directory.
     pub(crate) temporary: Option<Arc<Temporary>>,
+    /// What is left to do before it may load an app.
+    pub(crate) open: Option<Open>,
 }
 
 impl Process {
@@ -143,7 +145,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(theirs.stdout)
             .stderr(theirs.stderr);
-        let (entry, temporary) = launch.sandbox.prepare(&launch.access, &launch.bounds)?;
+        let (entry, temporary, open) = launch.sandbox.prepare(launch.access.as_ref(), &launch.bounds)?;
         if let Some(temporary) = &temporary {
             command.env("TMPDIR", temporary.path());
             // What the app itself says wins.
@@ -155,7 +157,7 @@ impl Process {
         unsafe { command.pre_exec(move || prepare_child(parent, &inherited, &entry)) };
         let child = spawn(&mut command)?;
         kill_first(child.pid());
-        Ok((Self { child, temporary: temporary.map(Arc::new) }, ends))
+        Ok((Self { child, temporary: temporary.map(Arc::new), open }, ends))
     }
 
     /// Takes over a worker that another one forked, and that became a child of this process.
@@ -164,7 +166,7 @@ impl Process {
     /// When there is no such child, or it is known already.
     pub(crate) fn adopt(pid: i32, expected: Expected, temporary: Option<Arc<Temporary>>) -> io::Result<Self> {
         let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Self { child: Child::adopt(pid, expected)?, temporary })
+        Ok(Self { child: Child::adopt(pid, expected)?, temporary, open: None })
     }
 
     /// Whether it has not ended yet.

@@ -28,7 +28,7 @@ pub(crate) fn launch(
         directory: app.directory.clone(),
         identity: DirectoryIdentity::of(&app.directory)?,
         bounds: Bounds::new(config, app),
-        access,
+        access: Some(access),
         sandbox: Arc::clone(sandbox),
     })
 }

@@ -39,7 +39,11 @@ impl Fixture {
 
     pub(crate) async fn deploy(&self, files: &[(&str, &str)]) -> Result<(), Failure> {
         self.write(files);
-        let app = App::read(self.directory.path(), Some("shop")).unwrap();
+        self.deploy_as("shop", self.directory.path()).await
+    }
+
+    pub(crate) async fn deploy_as(&self, name: &str, directory: &Path) -> Result<(), Failure> {
+        let app = App::read(directory, Some(name)).unwrap();
         let dependencies = install(&app, &self.tools, &mut |_| {}).await.unwrap();
         self.runtime.deploy(app, &dependencies).await
     }
@@ -53,7 +57,17 @@ impl Fixture {
     }
 
     pub(crate) async fn call_within(&self, name: &str, arguments: &str, budget: Duration) -> Result<Reply, Error> {
-        let function = self.local.resolve("shop", name).await?;
+        self.call_of("shop", name, arguments, budget).await
+    }
+
+    pub(crate) async fn call_of(
+        &self,
+        app: &str,
+        name: &str,
+        arguments: &str,
+        budget: Duration,
+    ) -> Result<Reply, Error> {
+        let function = self.local.resolve(app, name).await?;
         let invocation = Invocation {
             id: InvocationId::random(),
             function,
@@ -77,7 +91,9 @@ impl Fixture {
     }
 
     pub(crate) fn pids(&self) -> Vec<u32> {
-        self.runtime.apps()[0].pools.iter().flat_map(|pool| &pool.instances).map(|instance| instance.pid).collect()
+        let apps = self.runtime.apps();
+        let pools = apps.iter().flat_map(|app| &app.pools);
+        pools.flat_map(|pool| &pool.instances).map(|instance| instance.pid).collect()
     }
 }
 
@@ -94,17 +110,23 @@ pub(crate) fn python_extension() -> PathBuf {
 }
 
 pub(crate) fn with_app<F: Future<Output = ()>>(test: impl FnOnce(Fixture) -> F) {
+    with_app_in(|_| {}, test);
+}
+
+/// With another configuration.
+pub(crate) fn with_app_in<F: Future<Output = ()>>(change: impl FnOnce(&mut Config), test: impl FnOnce(Fixture) -> F) {
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&executor, async {
         let cache = tempfile::tempdir().unwrap();
         let path = std::env::var_os("PATH");
-        let config = Config {
+        let mut config = Config {
             cache_dir: cache.path().to_owned(),
             python_extension: python_extension(),
             worker_env: path.iter().map(|path| ("PATH".into(), path.clone())).collect(),
             grace: Duration::from_millis(300),
             ..Config::default()
         };
+        change(&mut config);
         let tools = Tools { cache_dir: cache.path().to_owned(), path, ..Tools::default() };
         let runtime = Runtime::new(config);
         let local = runtime.attach(0);
@@ -112,6 +134,24 @@ pub(crate) fn with_app<F: Future<Output = ()>>(test: impl FnOnce(Fixture) -> F) 
         timeout(4 * PATIENCE, test(fixture)).await.expect("the test ends in time");
         timeout(PATIENCE, runtime.drain(Duration::ZERO)).await.expect("workers stop in time");
     });
+}
+
+/// Child processes of this one that are no instances of an app.
+fn spares(app: &Fixture) -> Vec<i32> {
+    let instances = app.pids();
+    let children = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // After the name, which may contain anything: state, parent.
+        let parent: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        (parent == std::process::id()).then_some(pid)
+    });
+    children.filter(|pid| !instances.contains(pid)).map(u32::cast_signed).collect()
+}
+
+pub(crate) async fn spare(app: &Fixture) -> i32 {
+    until("there is a spare worker", || spares(app).len() == 1).await;
+    spares(app)[0]
 }
 
 pub(crate) fn is_running(pid: u32) -> bool {

@@ -4,7 +4,7 @@ use std::{
     ffi::CStr,
     fs, io,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsRawFd, OwnedFd, RawFd},
         unix::fs::{FileTypeExt, PermissionsExt},
     },
     path::{Path, PathBuf},
@@ -15,6 +15,7 @@ use landlock::{
     ABI, Access as _, AccessFs, BitFlags, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
     Scope, path_beneath_rules,
 };
+use rustix::io::FdFlags;
 
 use super::access::Access;
 
@@ -93,23 +94,56 @@ impl Landlock {
     /// # Errors
     /// When the kernel refuses.
     pub(super) fn rules(&self, access: &Access, temporary: Option<&Path>, private: bool) -> io::Result<Rules> {
-        self.ruleset(access, temporary).map_err(io::Error::other).map(|fd| Rules { fd, private })
+        let rules = Self::empty().and_then(|rules| self.fill(rules, access, temporary)).map_err(io::Error::other)?;
+        Ok(Rules { fd: rules.into(), private, is_open: false })
     }
 
-    fn ruleset(&self, access: &Access, temporary: Option<&Path>) -> Result<Option<OwnedFd>, RulesetError> {
+    /// Rules for a worker whose access is not known yet: what it inherits, and what the node fills.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn open_rules(private: bool) -> io::Result<(Rules, OpenRules)> {
+        let rules = Self::empty().map_err(io::Error::other)?;
+        let ours = rules.try_clone()?;
+        let fd: Option<OwnedFd> = rules.into();
+        let descriptor = fd.as_ref().map(AsRawFd::as_raw_fd);
+        Ok((Rules { fd, private, is_open: true }, OpenRules { ours, descriptor }))
+    }
+
+    /// Fills the rules of a worker whose access is known now. Says by which descriptor it enters them; `None` where the
+    /// kernel enforces nothing.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn close(
+        &self,
+        OpenRules { ours, descriptor }: OpenRules,
+        access: &Access,
+        temporary: Option<&Path>,
+    ) -> io::Result<Option<RawFd>> {
+        self.fill(ours, access, temporary).map_err(io::Error::other)?;
+        Ok(descriptor)
+    }
+
+    fn empty() -> Result<RulesetCreated, RulesetError> {
+        Ruleset::default().handle_access(AccessFs::from_all(NEWEST))?.scope(Scope::from_all(NEWEST))?.create()
+    }
+
+    fn fill(
+        &self,
+        rules: RulesetCreated,
+        access: &Access,
+        temporary: Option<&Path>,
+    ) -> Result<RulesetCreated, RulesetError> {
         let (read, all) = (AccessFs::from_read(NEWEST), AccessFs::from_all(NEWEST));
         let device: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
         let etc = self.etc.get_or_init(|| readable_etc(Path::new("/etc")));
-        let rules: RulesetCreated = Ruleset::default()
-            .handle_access(all)?
-            .scope(Scope::from_all(NEWEST))?
-            .create()?
+        rules
             .add_rules(path_beneath_rules(SYSTEM, read))?
             .add_rules(path_beneath_rules(etc, read))?
             .add_rules(path_beneath_rules(DEVICES, device))?
             .add_rules(path_beneath_rules(&access.readable, read))?
-            .add_rules(path_beneath_rules(access.writable.iter().map(PathBuf::as_path).chain(temporary), all))?;
-        Ok(rules.into())
+            .add_rules(path_beneath_rules(access.writable.iter().map(PathBuf::as_path).chain(temporary), all))
     }
 }
 
@@ -117,6 +151,15 @@ impl Landlock {
 pub(super) struct Rules {
     fd: Option<OwnedFd>,
     private: bool,
+    /// Whether it inherits them, to enter them itself once they are complete.
+    is_open: bool,
+}
+
+/// The node's hold on the rules that a waiting worker has inherited.
+pub(super) struct OpenRules {
+    ours: RulesetCreated,
+    /// The worker's own; `None` where the kernel enforces nothing.
+    descriptor: Option<RawFd>,
 }
 
 /// `struct landlock_path_beneath_attr`.
@@ -127,13 +170,16 @@ struct Beneath {
 }
 
 impl Rules {
-    /// Confines this process and all it starts. Needs no_new_privs. Async-signal-safe.
+    /// Confines this process and all it starts, or has it inherit the rules. Needs no_new_privs. Async-signal-safe.
     pub(super) fn enter(&self) -> io::Result<()> {
         let Some(rules) = &self.fd else { return Ok(()) };
         if self.private {
             for (path, writable) in MOUNTED {
                 allow(rules, path, writable)?;
             }
+        }
+        if self.is_open {
+            return Ok(rustix::io::fcntl_setfd(rules, FdFlags::empty())?);
         }
         // SAFETY: no memory is passed.
         match unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0u32) } {

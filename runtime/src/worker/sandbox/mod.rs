@@ -12,7 +12,12 @@ mod seccomp;
 mod temporary;
 mod trial;
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    os::fd::RawFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 pub use self::levels::{Level, Levels, Mode};
 pub(crate) use self::{
@@ -20,7 +25,7 @@ pub(crate) use self::{
     temporary::{Temporary, unlinked_bytes, used_bytes},
 };
 use self::{
-    landlock::{Landlock, Rules},
+    landlock::{Landlock, OpenRules, Rules},
     limits::Limits,
     seccomp::Filters,
     temporary::Root,
@@ -58,29 +63,56 @@ impl Sandbox {
         &self.levels
     }
 
-    /// All that a worker with this access and these bounds needs to enter, and its temporary directory.
+    /// All that a worker with this access and these bounds needs to enter, and its temporary directory. Where the
+    /// access is not known yet, also what is left to do then.
     ///
     /// # Errors
     /// When the directory or the rules cannot be made.
-    pub(crate) fn prepare(&self, access: &Access, bounds: &Bounds) -> io::Result<(Entry, Option<Temporary>)> {
-        let levels = &self.levels;
+    pub(crate) fn prepare(
+        &self,
+        access: Option<&Access>,
+        bounds: &Bounds,
+    ) -> io::Result<(Entry, Option<Temporary>, Option<Open>)> {
         let temporary = self.temporaries.as_ref().map(Root::directory).transpose()?;
-        let private_mounts = levels.private_mounts.is_on();
         let place = temporary.as_ref().map(Temporary::path);
-        let rules = self.landlock.as_ref().map(|it| it.rules(access, place, private_mounts)).transpose()?;
+        let private = self.levels.private_mounts.is_on();
+        let (rules, open) = match (&self.landlock, access) {
+            (Some(landlock), Some(access)) => (Some(landlock.rules(access, place, private)?), None),
+            (Some(_), None) => {
+                let (rules, open) = Landlock::open_rules(private)?;
+                (Some(rules), Some(Open { rules: Some(open), temporary: place.map(Path::to_owned) }))
+            }
+            (None, Some(_)) => (None, None),
+            (None, None) => (None, Some(Open { rules: None, temporary: None })),
+        };
+        Ok((self.entry(bounds, rules), temporary, open))
+    }
+
+    /// Completes the rules that a worker has yet to enter, and says by which of its descriptors; `None` if there are none.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn close(&self, open: Open, access: &Access) -> io::Result<Option<RawFd>> {
+        match (&self.landlock, open.rules) {
+            (Some(landlock), Some(rules)) => landlock.close(rules, access, open.temporary.as_deref()),
+            _ => Ok(None),
+        }
+    }
+
+    fn entry(&self, bounds: &Bounds, rules: Option<Rules>) -> Entry {
+        let levels = &self.levels;
         let limits = match levels.mode {
             Mode::Off => Limits::least(),
             Mode::Auto | Mode::Strict => Limits::new(bounds.temporary_bytes, self.cgroups.is_some()),
         };
-        let entry = Entry {
+        Entry {
             limits,
-            private_mounts,
+            private_mounts: levels.private_mounts.is_on(),
             drop_capabilities: levels.capabilities.is_on(),
             no_new_privs: levels.no_new_privs.is_on(),
             rules,
             filters: self.filters.clone(),
-        };
-        Ok((entry, temporary))
+        }
     }
 
     fn find_privileges(&mut self) {
@@ -144,6 +176,13 @@ impl std::fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sandbox").field("levels", &self.levels).finish_non_exhaustive()
     }
+}
+
+/// What is left to do for a worker that was started before its app was known: with Landlock, its rules.
+pub(crate) struct Open {
+    rules: Option<OpenRules>,
+    /// Its temporary directory.
+    temporary: Option<PathBuf>,
 }
 
 /// What one worker enters between fork and exec.

@@ -30,7 +30,7 @@ dev: release ## the same with hot reload
 
 release:
 	@scripts/setup run
-	@cargo build --release -p fnmesh -p fnmesh-python -p fnmesh-node
+	@cargo build --release -p fnmesh -p fnmesh-python -p fnmesh-nodejs
 
 optimized: ## build guided by a profile, into TARGET/optimized/release: less CPU for a call, 10 to 15 minutes
 	@scripts/setup optimize
@@ -52,10 +52,10 @@ test: check test-rust test-python test-node test-scripts ## everything, unattend
 
 # What interpreters load is linked into no test: cargo does not build it for the tests by itself.
 test-rust test-python: export FNMESH_PYTHON_EXTENSION := $(TARGET)/debug/libfnmesh_python.so
-test-rust: export FNMESH_NODE_MODULE := $(TARGET)/debug/libfnmesh_node.so
+test-rust: export FNMESH_NODE_MODULE := $(TARGET)/debug/libfnmesh_nodejs.so
 
 test-rust: setup previous
-	cargo build -p fnmesh-python -p fnmesh-node
+	cargo build -p fnmesh-python -p fnmesh-nodejs
 	cargo nextest run --workspace
 	@unshare --net true 2>/dev/null || echo 'make: the tests of several hosts did not run: they need root, network namespaces and /dev/net/tun' >&2
 
@@ -68,7 +68,7 @@ test-node: setup
 	cd runtime/node-js && node --test
 
 test-scripts: setup
-	cargo build -p fnmesh -p fnmesh-python -p fnmesh-node
+	cargo build -p fnmesh -p fnmesh-python -p fnmesh-nodejs
 	FNMESH=$(TARGET)/debug/fnmesh scripts/check
 
 dispatch: ## compare a call inside the Python worker with a loop over CPython's C API (options in BENCH)
@@ -85,7 +85,7 @@ transport: ## compare the mesh's transport with tonic gRPC, write loadtest/TRANS
 
 wan: ## measure calls over a long way that loses packets, write loadtest/WAN.md (as root; options in BENCH)
 	@scripts/setup run
-	cargo build --release -p fnmesh -p fnmesh-python -p fnmesh-node -p fnmesh-openloop -p fnmesh-switch
+	cargo build --release -p fnmesh -p fnmesh-python -p fnmesh-nodejs -p fnmesh-openloop -p fnmesh-switch
 	cargo build --release --manifest-path loadtest/transport/Cargo.toml --target-dir $(TARGET)/transport
 	CARGO_TARGET_DIR=$(TARGET) loadtest/wan --write $(BENCH)
 

@@ -154,7 +154,7 @@ class Dockerfile(unittest.TestCase):
 
     def test_worker_core_is_where_the_node_looks_for_it(self):
         copy = next(copy for copy in self.stages["node"].all("COPY"))
-        self.assertIn("/out/fnmesh /out/libfnmesh_python.so /out/libfnmesh_node.so /usr/local/bin/", copy.text)
+        self.assertIn("/out/fnmesh /out/libfnmesh_python.so /out/libfnmesh_nodejs.so /usr/local/bin/", copy.text)
 
     def test_options_exist(self):
         command = self.stages["node"].last("CMD").exec_form()

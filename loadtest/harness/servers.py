@@ -73,7 +73,7 @@ def binary(name: str = "fnmesh") -> Path:
     """A program of the build that is measured."""
     path = _target() / "release" / name
     if not path.exists():
-        packages = "-p fnmesh -p fnmesh-python -p fnmesh-node -p fnmesh-openloop"
+        packages = "-p fnmesh -p fnmesh-python -p fnmesh-nodejs -p fnmesh-openloop"
         raise SystemExit(f"{path} is missing; run: cargo build --release {packages}")
     return path
 

@@ -9,7 +9,7 @@ use std::{
 /// The worker core that CPython loads.
 const EXTENSION: &str = "libfnmesh_python.so";
 /// What waiting Node workers load.
-const NODE_MODULE: &str = "libfnmesh_node.so";
+const NODE_MODULE: &str = "libfnmesh_nodejs.so";
 
 /// Where dependencies of apps are kept unless the user says otherwise.
 pub(crate) fn cache_dir() -> PathBuf {

@@ -11,7 +11,7 @@ pub struct Config {
     pub cache_dir: PathBuf,
     /// The Python worker core, `libfnmesh_python.so`.
     pub python_extension: PathBuf,
-    /// What a Node worker that waits for any app confines itself with, `libfnmesh_node.so`. Default none; then, and with
+    /// What a Node worker that waits for any app confines itself with, `libfnmesh_nodejs.so`. Default none; then, and with
     /// [`sandbox::Mode::Strict`], spare workers wait for one app each.
     pub node_module: Option<PathBuf>,
     /// How workers are confined. Default [`sandbox::Mode::Auto`].

@@ -53,9 +53,9 @@ const OTHER: &str = "
     });";
 
 fn module() -> PathBuf {
-    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/libfnmesh_node.so");
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/libfnmesh_nodejs.so");
     let module = std::env::var_os("FNMESH_NODE_MODULE").map_or(module, PathBuf::from);
-    assert!(module.is_file(), "{} is missing: cargo build -p fnmesh-node", module.display());
+    assert!(module.is_file(), "{} is missing: cargo build -p fnmesh-nodejs", module.display());
     module
 }
 

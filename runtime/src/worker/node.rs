@@ -75,10 +75,14 @@ pub(crate) fn launch(
 }
 
 /// How a worker is started that waits for an app, and becomes one of `launch` by [`enter`]; of all that are the same
-/// here it can be any. `None` where it could not be told all. `module` is what it confines itself with.
+/// here it can be any. `None` where it could not be told all, or might not load `module`, which is what it confines
+/// itself with.
 pub(crate) fn blank(launch: &Launch, module: &Path) -> Option<Launch> {
     let root = Path::new("/");
     launch.directory.to_str()?;
+    if launch.env.iter().any(|(name, _)| name == "NODE_OPTIONS") {
+        return None;
+    }
     let mut env = Vec::new();
     for (name, value) in &launch.env {
         if is_read_at_start(name.to_str()?) {

@@ -6,7 +6,7 @@ use fnmesh_runtime::worker::frame::{
 use proptest::{collection::vec, prelude::*, sample::select};
 
 const LIMIT: usize = 64 * 1024;
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::Load,
     Kind::Ready,
     Kind::Invoke,
@@ -22,6 +22,7 @@ const KINDS: [Kind; 15] = [
     Kind::Bind,
     Kind::Fork,
     Kind::Forked,
+    Kind::Enter,
 ];
 const FORMATS: [BodyFormat; 4] = [BodyFormat::Json, BodyFormat::Bytes, BodyFormat::Text, BodyFormat::None];
 
@@ -191,7 +192,7 @@ fn largest_lengths_are_refused_not_overflown() {
 
 #[test]
 fn unknown_kinds_and_formats_are_refused() {
-    for kind in [0, 16, 255] {
+    for kind in [0, 17, 255] {
         assert_eq!(decode(&ping_with(4, kind), LIMIT), Err(FrameError::UnknownKind(kind)));
     }
     for format in [4, 255] {

@@ -18,7 +18,7 @@ use napi_sys::{
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn napi_register_module_v1(env: napi_env, exports: napi_value) -> napi_value {
     let mut function = ptr::null_mut();
-    // SAFETY: Node's own handles, and names that end in NUL, of which it is told not to look for the length.
+    // SAFETY: Node's own handles, and a name that ends in NUL, whose length it finds by that.
     unsafe {
         let name = c"enter".as_ptr();
         if napi_create_function(env, name, -1, Some(enter), ptr::null_mut(), &mut function) == Status::napi_ok {

@@ -310,8 +310,9 @@ impl Worker {
 
 /// What makes a worker that was started for no app one of `launch`.
 fn enter(launch: &Launch, open: Open) -> io::Result<Vec<u8>> {
-    let rules = launch.access.as_ref().map_or(Ok(None), |access| launch.sandbox.close(open, access))?;
-    node::enter(launch, rules)
+    // Without it the worker would stay outside of all rules.
+    let access = launch.access.as_ref().ok_or_else(|| io::Error::other("what it may reach is not known"))?;
+    node::enter(launch, launch.sandbox.close(open, access)?)
 }
 
 pub(super) async fn read_pipes_out(pipes: &mut JoinSet<()>) {

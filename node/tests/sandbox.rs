@@ -18,6 +18,15 @@ def write(path: str) -> int:
     with open(path, "w") as file:
         return file.write("text")
 
+def empty(path: str) -> str:
+    for act in (lambda: os.truncate(path, 0), lambda: os.close(os.open(path, os.O_RDONLY | os.O_TRUNC))):
+        try:
+            act()
+            return "done"
+        except PermissionError:
+            pass
+    return "refused"
+
 def temporary() -> str:
     with tempfile.NamedTemporaryFile(delete=False) as file:
         file.write(b"text")
@@ -111,6 +120,11 @@ fn files_of_the_node_and_of_other_apps_are_out_of_reach() {
             assert!(refused.to_lowercase().contains("permission denied"), "{app} {path}: {refused}");
         }
     }
+    let victim = fixture.path("models/model");
+    for path in [&victim, secret.to_str().unwrap()] {
+        assert_eq!(fixture.call("files/empty", json!([path])).unwrap(), "refused", "{path}");
+    }
+    assert_eq!(std::fs::read_to_string(&victim).unwrap() + &std::fs::read_to_string(&secret).unwrap(), "weightssecret");
     for path in ["files/files.py", "files/new.py", "other/new", "new"].map(|file| fixture.path(file)) {
         for app in ["files", "script"] {
             let refused = fixture.call(&format!("{app}/write"), json!([path])).unwrap_err();

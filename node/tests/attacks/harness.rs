@@ -98,6 +98,13 @@ impl Attack {
         self.health()["pid"].as_u64().unwrap()
     }
 
+    /// The worker of the other app.
+    pub(crate) fn canary_pid(&self) -> u64 {
+        let apps = self.node.apps();
+        let canary = apps.as_array().unwrap().iter().find(|app| app["name"] == "canary").unwrap();
+        canary["pools"][0]["instances"][0]["pid"].as_u64().unwrap()
+    }
+
     /// Checks that nobody was hurt: `function` of the attacker answers again, the canary sang all the time, and
     /// nothing is left of the attack.
     pub(crate) fn finish(mut self, function: &str, arguments: &str) {

@@ -43,18 +43,12 @@ def read(path: str):
 def ok(): pass
 "#;
 
-fn canary_of(attack: &Attack) -> u64 {
-    let apps = attack.node.apps();
-    let canary = apps.as_array().unwrap().iter().find(|app| app["name"] == "canary").unwrap();
-    canary["pools"][0]["instances"][0]["pid"].as_u64().unwrap()
-}
-
 #[test]
 fn other_processes_are_closed_books() {
     let attack = Attack::prepare(&[("a.py", PEEK)]);
-    assert!(attack.has("seccomp") && attack.has("landlock"), "needs Linux 6.12");
+    assert!(attack.has("seccomp") && attack.has("landlock"), "needs Linux 5.13");
     let own_mounts = attack.has("private_mounts");
-    for pid in [canary_of(&attack), attack.pid()] {
+    for pid in [attack.canary_pid(), attack.pid()] {
         // Without mounts of its own a worker sees the list of processes, as everybody does.
         let seen = if own_mounts { "[]" } else { "[\"cmdline\"]" };
         attack.expect("look", &format!("[{pid}]"), 200, seen);

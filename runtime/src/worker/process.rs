@@ -21,7 +21,7 @@ use super::{
     cgroup::Bounds,
     child::Child,
     known::Expected,
-    sandbox::{Access, Entry, Open, Sandbox, Temporary},
+    sandbox::{Access, Confinement, Entry, Handover, Open, Sandbox, Temporary},
     turns::Turns,
 };
 
@@ -145,7 +145,8 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(theirs.stdout)
             .stderr(theirs.stderr);
-        let (entry, temporary, open) = launch.sandbox.prepare(launch.access.as_ref(), &launch.bounds)?;
+        let Confinement { entry, handover, temporary, open } =
+            launch.sandbox.prepare(launch.access.as_ref(), &launch.bounds)?;
         if let Some(temporary) = &temporary {
             command.env("TMPDIR", temporary.path());
             // What the app itself says wins.
@@ -156,6 +157,7 @@ impl Process {
         // is sound between fork and exec of a process with other threads.
         unsafe { command.pre_exec(move || prepare_child(parent, &inherited, &entry)) };
         let child = spawn(&mut command)?;
+        handover.map_or(Ok(()), Handover::complete)?;
         kill_first(child.pid());
         Ok((Self { child, temporary: temporary.map(Arc::new), open }, ends))
     }

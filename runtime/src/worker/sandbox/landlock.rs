@@ -54,6 +54,20 @@ const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random",
 /// Directories that are a private mount where there are any: rules for them are made in the worker.
 const MOUNTED: [(&CStr, bool); 2] = [(c"/proc", false), (c"/dev/shm", true)];
 
+/// What Landlock of a kernel does not refuse, because a later one brought it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gaps {
+    /// Emptying files that a worker may not write to.
+    pub(super) truncation: bool,
+    /// Signals to processes outside.
+    pub(super) signals: bool,
+}
+
+impl Gaps {
+    /// Of a node without Landlock, where files are what permissions make them.
+    pub(super) const WITHOUT_LANDLOCK: Self = Self { truncation: false, signals: true };
+}
+
 /// Landlock of this kernel.
 pub(super) struct Landlock {
     abi: i32,
@@ -79,12 +93,20 @@ impl Landlock {
         Ok(Self { abi: i32::try_from(abi).unwrap_or(i32::MAX), etc: OnceLock::new() })
     }
 
-    /// `ABI 4: signals to other processes are not refused`.
-    pub(super) fn describe(&self) -> String {
-        let lacks = match self.abi {
-            1 | 2 => ": truncating files and signals to other processes are not refused",
-            3..=5 => ": signals to other processes are not refused",
-            _ => "",
+    /// What workers can do for all its rules.
+    pub(super) fn gaps(&self) -> Gaps {
+        Gaps { truncation: self.abi < 3, signals: self.abi < 6 }
+    }
+
+    /// `ABI 4`, and what of its gaps nothing else closes.
+    pub(super) fn describe(&self, open: Gaps) -> String {
+        let lacks = match open {
+            Gaps { truncation: true, signals: true } => {
+                ": truncating files and signals to other processes are not refused"
+            }
+            Gaps { truncation: true, signals: false } => ": truncating files is not refused",
+            Gaps { truncation: false, signals: true } => ": signals to other processes are not refused",
+            Gaps { truncation: false, signals: false } => "",
         };
         format!("ABI {}{lacks}", self.abi)
     }

@@ -4,11 +4,13 @@
 //! confined to holds for every process it starts. fnmesh isolates faults; it does not claim to isolate hostile tenants.
 
 mod access;
+mod kin;
 mod landlock;
 mod levels;
 mod limits;
 mod mounts;
 mod seccomp;
+mod supervisor;
 mod temporary;
 mod trial;
 
@@ -22,12 +24,14 @@ use std::{
 pub use self::levels::{Level, Levels, Mode};
 pub(crate) use self::{
     access::Access,
+    supervisor::Handover,
     temporary::{Temporary, unlinked_bytes, used_bytes},
 };
 use self::{
-    landlock::{Landlock, OpenRules, Rules},
+    landlock::{Gaps, Landlock, OpenRules, Rules},
     limits::Limits,
     seccomp::Filters,
+    supervisor::{Asking, Supervisor},
     temporary::Root,
     trial::trial,
 };
@@ -37,6 +41,7 @@ use super::cgroup::{Bounds, Cgroups};
 pub(crate) struct Sandbox {
     levels: Levels,
     filters: Option<Arc<Filters>>,
+    supervisor: Option<Supervisor>,
     landlock: Option<Landlock>,
     temporaries: Option<Arc<Root>>,
     pub(crate) cgroups: Option<Arc<Cgroups>>,
@@ -47,12 +52,13 @@ impl Sandbox {
     /// workers will be in `temporaries`. Blocks for some milliseconds.
     pub(crate) fn new(mode: Mode, temporaries: &Path) -> Self {
         let levels = Levels::all(mode, &Level::Off("not asked for".to_owned()));
-        let mut sandbox = Self { levels, filters: None, landlock: None, temporaries: None, cgroups: None };
+        let mut sandbox =
+            Self { levels, filters: None, supervisor: None, landlock: None, temporaries: None, cgroups: None };
         if mode != Mode::Off {
             sandbox.levels.rlimits = Level::On(None);
             sandbox.find_privileges();
-            sandbox.find_filters();
             sandbox.find_landlock(temporaries);
+            sandbox.find_filters();
             sandbox.find_cgroups();
         }
         sandbox
@@ -63,16 +69,11 @@ impl Sandbox {
         &self.levels
     }
 
-    /// All that a worker with this access and these bounds needs to enter, and its temporary directory. Where the
-    /// access is not known yet, also what is left to do then.
+    /// What a worker with this access and these bounds is confined by.
     ///
     /// # Errors
     /// When the directory or the rules cannot be made.
-    pub(crate) fn prepare(
-        &self,
-        access: Option<&Access>,
-        bounds: &Bounds,
-    ) -> io::Result<(Entry, Option<Temporary>, Option<Open>)> {
+    pub(crate) fn prepare(&self, access: Option<&Access>, bounds: &Bounds) -> io::Result<Confinement> {
         let temporary = self.temporaries.as_ref().map(Root::directory).transpose()?;
         let place = temporary.as_ref().map(Temporary::path);
         let private = self.levels.private_mounts.is_on();
@@ -85,7 +86,9 @@ impl Sandbox {
             (None, Some(_)) => (None, None),
             (None, None) => (None, Some(Open { rules: None, temporary: None })),
         };
-        Ok((self.entry(bounds, rules), temporary, open))
+        let (asking, handover) = self.supervisor.as_ref().map(Supervisor::hire).transpose()?.unzip();
+        let entry = self.entry(bounds, rules, asking);
+        Ok(Confinement { entry, handover, temporary, open })
     }
 
     /// Completes the rules that a worker has yet to enter, and says by which of its descriptors; `None` if there are none.
@@ -99,7 +102,7 @@ impl Sandbox {
         }
     }
 
-    fn entry(&self, bounds: &Bounds, rules: Option<Rules>) -> Entry {
+    fn entry(&self, bounds: &Bounds, rules: Option<Rules>, asking: Option<Asking>) -> Entry {
         let levels = &self.levels;
         let limits = match levels.mode {
             Mode::Off => Limits::least(),
@@ -112,6 +115,7 @@ impl Sandbox {
             no_new_privs: levels.no_new_privs.is_on(),
             rules,
             filters: self.filters.clone(),
+            asking,
         }
     }
 
@@ -126,17 +130,39 @@ impl Sandbox {
     }
 
     fn find_filters(&mut self) {
-        let found = Filters::new(std::process::id()).map_err(io::Error::other).and_then(|filters| {
+        let gaps = self.landlock.as_ref().map_or(Gaps::WITHOUT_LANDLOCK, Landlock::gaps);
+        let found = Filters::new(std::process::id(), gaps).map_err(io::Error::other).and_then(|filters| {
             trial(|| limits::no_new_privileges().and_then(|()| filters.install()))?;
             Ok(filters)
         });
         match found {
             Ok(filters) => {
-                self.levels.seccomp = Level::On(None);
                 self.filters = Some(Arc::new(filters));
+                self.levels.seccomp = match Self::find_supervisor(gaps) {
+                    Ok(supervisor) => {
+                        self.supervisor = Some(supervisor);
+                        Level::On(None)
+                    }
+                    Err(error) => {
+                        Level::On(Some(format!("threads of other processes can be named to the kernel: {error}")))
+                    }
+                };
             }
             Err(error) => self.levels.seccomp = Level::Off(error.to_string()),
         }
+        if let Some(landlock) = &self.landlock {
+            let open = Gaps {
+                truncation: gaps.truncation && self.filters.is_none(),
+                signals: gaps.signals && self.supervisor.is_none(),
+            };
+            self.levels.landlock = Level::On(Some(landlock.describe(open)));
+        }
+    }
+
+    fn find_supervisor(gaps: Gaps) -> io::Result<Supervisor> {
+        let program = seccomp::asking(gaps).map_err(io::Error::other)?;
+        trial(|| limits::no_new_privileges().and_then(|()| seccomp::install_asking(&program).map(drop)))?;
+        Supervisor::start(program)
     }
 
     fn find_landlock(&mut self, temporaries: &Path) {
@@ -146,7 +172,7 @@ impl Sandbox {
             Ok(landlock)
         });
         self.levels.landlock = match &found {
-            Ok(landlock) => Level::On(Some(landlock.describe())),
+            Ok(landlock) => Level::On(Some(landlock.describe(landlock.gaps()))),
             Err(error) => Level::Off(error.to_string()),
         };
         self.landlock = found.ok();
@@ -178,6 +204,16 @@ impl std::fmt::Debug for Sandbox {
     }
 }
 
+/// What one worker is confined by, and what the node has to do with it.
+pub(crate) struct Confinement {
+    pub(crate) entry: Entry,
+    /// To be completed once the worker has entered.
+    pub(crate) handover: Option<Handover>,
+    pub(crate) temporary: Option<Temporary>,
+    /// Where the access is not known yet: what is left to do then.
+    pub(crate) open: Option<Open>,
+}
+
 /// What is left to do for a worker that was started before its app was known: with Landlock, its rules.
 pub(crate) struct Open {
     rules: Option<OpenRules>,
@@ -193,6 +229,7 @@ pub(crate) struct Entry {
     no_new_privs: bool,
     rules: Option<Rules>,
     filters: Option<Arc<Filters>>,
+    asking: Option<Asking>,
 }
 
 impl Entry {
@@ -212,8 +249,11 @@ impl Entry {
             rules.enter()?;
         }
         // Last: what is entered before is refused from here on.
-        match &self.filters {
-            Some(filters) => filters.install(),
+        if let Some(filters) = &self.filters {
+            filters.install()?;
+        }
+        match &self.asking {
+            Some(asking) => asking.enter(),
             None => Ok(()),
         }
     }
